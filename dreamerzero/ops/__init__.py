@@ -1,0 +1,26 @@
+"""Mathematics without parameters."""
+
+from dreamerzero.ops.latents import balanced_kl, categorical_kl, straight_through, unimix
+from dreamerzero.ops.returns import lambda_returns
+from dreamerzero.ops.scalars import (
+    symexp,
+    symexp_bins,
+    symlog,
+    two_hot,
+    two_hot_loss,
+    two_hot_mean,
+)
+
+__all__ = [
+    "balanced_kl",
+    "categorical_kl",
+    "lambda_returns",
+    "straight_through",
+    "symexp",
+    "symexp_bins",
+    "symlog",
+    "two_hot",
+    "two_hot_loss",
+    "two_hot_mean",
+    "unimix",
+]

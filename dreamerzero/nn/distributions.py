@@ -1,0 +1,28 @@
+"""Action distributions: the one file that imports distrax."""
+
+from __future__ import annotations
+
+import distrax
+import jax
+import jax.numpy as jnp
+
+from dreamerzero import ops
+from dreamerzero.types import Box, Discrete
+
+
+def num_outputs(action: Box | Discrete) -> int:
+    """How many numbers a policy network gives for `policy` to read."""
+    return action.num if isinstance(action, Discrete) else 2 * action.shape[0]
+
+
+def policy(outputs, action: Box | Discrete, unimix) -> distrax.Distribution:
+    """The distribution over actions that a policy's `outputs [..., num_outputs(action)]` mean.
+
+    Discrete: categorical, mixed with a fraction `unimix` of the uniform one. Continuous: a normal
+    with mean tanh(μ) and standard deviation in [0.1, 1], its samples not clipped.
+    """
+    if isinstance(action, Discrete):
+        return distrax.Categorical(logits=ops.unimix(outputs, unimix))
+    mean, std = jnp.split(outputs, 2, axis=-1)
+    std = 0.1 + 0.9 * jax.nn.sigmoid(std + 2.0)
+    return distrax.Independent(distrax.Normal(jnp.tanh(mean), std), 1)

@@ -1,0 +1,33 @@
+import jax.numpy as jnp
+import numpy as np
+
+from dreamerzero.nn.normalisers import ReturnRange, RunningMoments
+
+
+def test_follows_the_percentiles_and_never_magnifies():
+    rng = np.random.default_rng(0)
+    low = high = 0.0
+    ours = ReturnRange.init()
+    assert ours.scale == 1.0
+    for _ in range(50):
+        returns = rng.normal(3.0, 10.0, size=(15, 40))
+        low += 0.05 * (np.percentile(returns, 5) - low)
+        high += 0.05 * (np.percentile(returns, 95) - high)
+        ours = ours.update(jnp.float32(returns), 0.05)
+    np.testing.assert_allclose([ours.low, ours.high], [low, high], rtol=1e-4)
+    np.testing.assert_allclose(ours.scale, high - low, rtol=1e-4)
+    assert ReturnRange(jnp.float32(0.0), jnp.float32(0.1)).scale == 1.0
+
+
+def test_moments_are_those_of_everything_seen():
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(100.0, [0.01, 3.0], size=(n, 5, 2)) for n in (1, 7, 30)]
+    batches = [np.concatenate([b, np.full((*b.shape[:-1], 1), 4.0)], -1) for b in batches]
+    moments = RunningMoments.init((3,))
+    for batch in batches:
+        moments = moments.update(jnp.float32(batch))
+    everything = np.concatenate([b.reshape(-1, 3) for b in batches])
+    np.testing.assert_allclose(moments.mean, everything.mean(0), rtol=1e-5)
+    normal = moments.normalise(jnp.float32(everything))
+    np.testing.assert_allclose(normal[:, :2].std(0), 1.0, rtol=0.01)
+    np.testing.assert_allclose(normal[:, 2], 0.0, atol=1e-5)  # a constant stays harmless

@@ -1,0 +1,68 @@
+"""The real world: every gymnax environment by its id, this project's own, and yours."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+
+import gymnax
+from gymnax.environments.environment import Environment
+
+from dreamerzero.envs.api import Env, load, wrap
+from dreamerzero.envs.mazes import BlockingMaze, DynaMaze, ShortcutMaze
+from dreamerzero.envs.swingup import CartPoleSwingup
+from dreamerzero.types import UsageError
+
+OWN: dict = {
+    "DynaMaze-v0": DynaMaze,
+    "BlockingMaze-v0": BlockingMaze,
+    "ShortcutMaze-v0": ShortcutMaze,
+    "CartPoleSwingup-v0": CartPoleSwingup,
+}
+"""This project's own environments: id → class."""
+
+UNAVAILABLE = {
+    "MNISTBandit-bsuite": "it downloads MNIST, and dreamerzero never downloads data",
+}
+"""gymnax ids that are refused, and why."""
+
+
+def names() -> tuple[str, ...]:
+    """Every id that `make` accepts."""
+    return (*OWN, *(name for name in gymnax.registered_envs if name not in UNAVAILABLE))
+
+
+def make(env: str | Environment | Env) -> Env:
+    """The environment of that name, or the given gymnax `Environment` ready for use.
+
+    Args:
+      env: an id from `names()`, `module:Class`, or an instance.
+    Raises:
+      UsageError: for an unknown id (with the nearest ones) or an environment that breaks its word.
+    """
+    if isinstance(env, Env):
+        return env
+    if isinstance(env, Environment):
+        return wrap(env)
+    if not isinstance(env, str):
+        raise UsageError(
+            f"An environment is a name, module:Class or a gymnax Environment; got {env!r}."
+        )
+    return load(env) if ":" in env else _named(env)
+
+
+@functools.cache  # gymnax environments hash by identity: a second instance would recompile
+def _named(name: str) -> Env:
+    if name in UNAVAILABLE:
+        raise UsageError(f"{name} is not available: {UNAVAILABLE[name]}.")
+    if name in OWN:
+        return wrap(OWN[name](), name=name)
+    if name not in gymnax.registered_envs:
+        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
+        hint = f" Nearest: {', '.join(near)}." if near else ""
+        raise UsageError(f"Unknown environment {name!r}.{hint} `dreamerzero envs` lists all.")
+    environment, params = gymnax.make(name)
+    return wrap(environment, params, name=name)
+
+
+__all__ = ["Env", "make", "names", "wrap"]

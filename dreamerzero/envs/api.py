@@ -1,0 +1,153 @@
+"""One face for every environment: a gymnax environment, batched steps left to `vmap`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment as gymnax_api
+from gymnax.environments import spaces
+
+from dreamerzero.types import Box, Discrete, EnvSpec, TimeStep, UsageError, static
+
+
+@struct.dataclass
+class Env:
+    """A gymnax environment with its parameters and its spec.
+
+    A pytree whose leaves are the environment's own parameters, so that a program can be compiled
+    once and mapped over them. `name` is what rebuilds it: an id, or `module:Class`.
+    """
+
+    environment: gymnax_api.Environment = static()
+    spec: EnvSpec = static()
+    params: Any = None
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def reset(self, key) -> tuple[Any, TimeStep]:
+        """Starts an episode: the environment's state and its first `TimeStep`, unbatched."""
+        observation, state = self.environment.reset_env(key, self.params)
+        return _strong(state), self._timestep(observation, 0.0, False, False, is_first=True)
+
+    def step(self, key, state, action) -> tuple[Any, TimeStep, TimeStep]:
+        """Takes one step, and starts the next episode in the same step when this one ends.
+
+        Args:
+          action: an integer, or an array in [−1, 1] that is scaled to the environment's bounds.
+        Returns:
+          The state, what the agent sees next (of the new episode after an end), and what the step
+          truly led to (the final observation, with its reward and its end). Unbatched.
+        """
+        observation, state, reward, terminated, truncated, info = self.environment.step(
+            key, state, self.scale_action(action), self.params
+        )
+        successor = self._timestep(
+            info["final_observation"], reward, terminated, truncated, is_first=False
+        )
+        fresh = self._timestep(observation, 0.0, False, False, is_first=True)
+        over = successor.is_last
+        timestep = jax.tree.map(lambda a, b: jnp.where(over, a, b), fresh, successor)
+        return _strong(state), timestep, successor
+
+    def scale_action(self, action):
+        """From the agent's [−1, 1] to the environment's own bounds; integers pass."""
+        if isinstance(self.spec.action, Discrete):
+            return action
+        space = self.environment.action_space(self.params)
+        low, high = (jnp.asarray(bound, jnp.float32) for bound in (space.low, space.high))
+        return low + (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+
+    def _timestep(self, observation, reward, terminated, truncated, is_first) -> TimeStep:
+        # gymnax rewards and flags can be integers or weakly typed: one dtype keeps scans stable.
+        return TimeStep(
+            observation=jnp.asarray(observation, self.spec.observation.dtype),
+            reward=jnp.asarray(reward, jnp.float32),
+            terminated=jnp.asarray(terminated, bool),
+            truncated=jnp.asarray(truncated, bool),
+            is_first=jnp.asarray(is_first, bool),
+        )
+
+
+def _strong(state):
+    """Without weak types: in gymnax they change from `reset` to `step`, and a program that is
+    called with its own result would compile twice."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.result_type(leaf)), state)
+
+
+def wrap(environment: gymnax_api.Environment, params=None, name: str | None = None) -> Env:
+    """Gives a gymnax environment the house's face.
+
+    Args:
+      params: the environment's own parameters; its defaults if omitted.
+      name: what to call it; `module:Class` if omitted, from which a run folder can rebuild it.
+    Raises:
+      UsageError: if what the environment returns is not what its spaces promise.
+    """
+    params = environment.default_params if params is None else params
+    kind = type(environment)
+    name = name or f"{kind.__module__}:{kind.__qualname__}"
+    return Env(environment=environment, spec=_spec(environment, params, name), params=params)
+
+
+def load(path: str) -> Env:
+    """Builds an environment from `module:Class`, the class taking no arguments."""
+    module_name, _, class_name = path.partition(":")
+    try:
+        environment = getattr(importlib.import_module(module_name), class_name)()
+        if not isinstance(environment, gymnax_api.Environment):
+            raise TypeError(f"{class_name} is no gymnax Environment")
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UsageError(
+            f"Cannot build environment {path!r}: {error}. Give a name from `dreamerzero envs`, or "
+            "module:Class of a gymnax Environment that is importable and needs no arguments."
+        ) from error
+    return wrap(environment, name=path)
+
+
+def _spec(environment, params, name) -> EnvSpec:
+    declared = environment.observation_space(params)
+    if not isinstance(declared, spaces.Box | spaces.Discrete):
+        raise UsageError(
+            f"{name}: the observation space is {declared!r}; only Box and Discrete are supported. "
+            "Concatenate the parts in the environment's observation."
+        )
+    actual = jax.eval_shape(lambda key: environment.reset(key, params)[0], jax.random.key(0))
+    if not isinstance(actual, jax.ShapeDtypeStruct) or actual.shape != tuple(declared.shape):
+        shape = getattr(actual, "shape", type(actual).__name__)
+        raise UsageError(
+            f"{name}: reset() returns an observation of shape {shape}, but observation_space "
+            f"declares {tuple(declared.shape)}. Make the two agree."
+        )
+    if isinstance(declared, spaces.Discrete):
+        observation = Discrete(int(declared.n))
+    else:
+        # The dtype is what arrives, not what is declared: several gymnax spaces are mistaken.
+        observation = Box(actual.shape, str(actual.dtype), *_bounds(declared))
+    return EnvSpec(name, observation, _action(environment.action_space(params), name))
+
+
+def _action(space, name) -> Box | Discrete:
+    if isinstance(space, spaces.Discrete):
+        return Discrete(int(space.n))
+    if not isinstance(space, spaces.Box):
+        raise UsageError(f"{name}: the action space is {space!r}; only Box and Discrete can act.")
+    if not np.all(np.isfinite([np.min(space.low), np.max(space.high)])):
+        raise UsageError(f"{name}: the action bounds {space!r} are not finite; give finite ones.")
+    return Box(tuple(space.shape), "float32", -1.0, 1.0)
+
+
+def _bounds(space):
+    def bound(value):
+        value = np.asarray(value, np.float64)
+        if value.size > 1 and np.any(value != value.flat[0]):
+            return tuple(np.broadcast_to(value, space.shape).ravel().tolist())
+        return float(value.flat[0])
+
+    return bound(space.low), bound(space.high)

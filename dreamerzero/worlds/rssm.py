@@ -1,0 +1,276 @@
+"""The recurrent state-space model: a latent that remembers, and a guess at what it will see.
+
+    h_t = core(h_{t−1}, z_{t−1}, a_{t−1})      deterministic memory, a block-diagonal GRU
+    z_t ~ posterior(h_t, tokens(x_t))          with the observation: filtering
+    z_t ~ prior(h_t)                           without it: imagination
+    x̂_t, r̂_t, ĉ_t = heads(h_t, z_t)            observation, reward, whether the episode goes on
+
+Hafner et al. 2019 (PlaNet), 2023 (DreamerV3).
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dreamerzero import ops
+from dreamerzero.nn.networks import MLP, BlockDense, ConvEncoder, Dense, NormAct, SplitDense
+from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, static
+
+
+@struct.dataclass
+class Latent:
+    """Memory `deter [B, D]` and the sampled one-hot classes `stoch [B, S, C]`."""
+
+    deter: jax.Array
+    stoch: jax.Array
+
+    @property
+    def features(self) -> jax.Array:
+        """What every head reads, `[B, D + S·C]`."""
+        stoch = self.stoch.reshape(*self.stoch.shape[:-2], -1)
+        return jnp.concatenate([self.deter, stoch], axis=-1)
+
+
+@struct.dataclass
+class RSSM:
+    """A `World`. `horizon` is 1 / (1 − γ): the continue head predicts γ · P(going on)."""
+
+    spec: EnvSpec = static()
+    deter: int = static()
+    hidden: int = static()
+    stoch: int = static()
+    classes: int = static()
+    blocks: int = static()
+    units: int = static()
+    depth: int = static()
+    bins: int = static()
+    bin_limit: float = static()
+    unimix: float = 0.01
+    free_nats: float = 1.0
+    dyn_scale: float = 1.0
+    rep_scale: float = 0.1
+    horizon: float = 333.0
+
+    @property
+    def net(self) -> Networks:
+        return Networks(
+            self.spec.observation,
+            self.deter,
+            self.hidden,
+            self.stoch,
+            self.classes,
+            self.blocks,
+            self.units,
+            self.depth,
+            self.bins,
+        )
+
+    def init(self, key):
+        latent = self.initial(1)
+        action = jnp.zeros((1, *self.spec.action.shape), self.spec.action.dtype)
+        observation = jnp.zeros((1, *self.spec.observation.shape), self.spec.observation.dtype)
+        return self.net.init(key, latent, self._action(action), observation)
+
+    def initial(self, batch_size: int) -> Latent:
+        return Latent(
+            jnp.zeros((batch_size, self.deter)),
+            jnp.zeros((batch_size, self.stoch, self.classes)),
+        )
+
+    def observe(self, params, key, latent, action, observation, is_first) -> Latent:
+        """Filters in one observation `[B, ...]`; `action` is the one that led to it."""
+        tokens = self._apply(params, Networks.tokens, observation)
+        noise = jax.random.gumbel(key, latent.stoch.shape)
+        return self._filter(params, latent, self._action(action), tokens, is_first, noise)[0]
+
+    def step(self, params, key, action, latent) -> tuple[Prediction, Latent]:
+        """Imagines one step `[B, ...]`."""
+        deter = self._apply(params, Networks.core, latent, self._action(action))
+        log_probs = ops.unimix(self._apply(params, Networks.prior, deter), self.unimix)
+        stoch = ops.straight_through(log_probs, jax.random.gumbel(key, latent.stoch.shape))
+        latent = Latent(deter, stoch)
+        return self.predict(params, latent), latent
+
+    def predict(self, params, latent) -> Prediction:
+        """Reward of arriving in `latent`, and the discount of what comes after it."""
+        logits, logit = self._apply(params, Networks.outcome, latent.features)
+        bins = ops.symexp_bins(self.bins, self.bin_limit)
+        return Prediction(ops.two_hot_mean(logits, bins), jax.nn.sigmoid(logit))
+
+    def loss(self, params, key, batch):
+        """The loss of explaining real sequences (Hafner et al. 2023, eq. 3).
+
+        Args:
+          batch: frames `[T, B, ...]`. The latent starts empty with each sequence.
+        Returns:
+          The scalar loss, and the filtered latents `[T, B, ...]` with metrics.
+        """
+        tokens = self._apply(params, Networks.tokens, batch.observation)  # for all times at once
+        action = self._action(batch.action)
+        previous = jnp.concatenate([jnp.zeros_like(action[:1]), action[:-1]])
+        is_first = batch.is_first.at[0].set(True)
+        length, batch_size = is_first.shape
+        noise = jax.random.gumbel(key, (length, batch_size, self.stoch, self.classes))
+
+        def body(latent, inputs):
+            latent, posterior = self._filter(params, latent, *inputs)
+            return latent, (latent, posterior)
+
+        _, (latents, posterior) = jax.lax.scan(
+            body, self.initial(batch_size), (previous, tokens, is_first, noise)
+        )
+        prior = ops.unimix(self._apply(params, Networks.prior, latents.deter), self.unimix)
+        dyn, rep = ops.balanced_kl(posterior, prior, self.free_nats)
+
+        features = latents.features
+        reward, go_on = self._apply(params, Networks.outcome, features)
+        reconstruction = self._apply(params, Networks.decode, features)
+        bins = ops.symexp_bins(self.bins, self.bin_limit)
+        going_on = (1.0 - batch.is_terminal) * (1.0 - 1.0 / self.horizon)
+        losses = {
+            "reconstruction": _reconstruction_loss(
+                reconstruction, batch.observation, self.spec.observation
+            ),
+            "reward": ops.two_hot_loss(reward, batch.reward, bins),
+            "continue": _bernoulli_loss(go_on, going_on),
+            "dynamics": self.dyn_scale * dyn,
+            "representation": self.rep_scale * rep,
+        }
+        losses = {name: loss.mean() for name, loss in losses.items()}
+        metrics = {f"loss/{name}": loss for name, loss in losses.items()}
+        metrics["kl"] = ops.categorical_kl(posterior, prior).mean()
+        return sum(losses.values()), (latents, metrics)
+
+    def _filter(self, params, latent, action, tokens, is_first, noise):
+        keep = 1.0 - is_first
+        latent, action = jax.tree.map(
+            lambda x: x * keep.reshape(-1, *[1] * (x.ndim - 1)), (latent, action)
+        )
+        deter = self._apply(params, Networks.core, latent, action)
+        log_probs = ops.unimix(self._apply(params, Networks.posterior, deter, tokens), self.unimix)
+        return Latent(deter, ops.straight_through(log_probs, noise)), log_probs
+
+    def _action(self, action):
+        """One-hot, or no longer than 1 in any coordinate: samples of a normal can be."""
+        if isinstance(self.spec.action, Discrete):
+            return jax.nn.one_hot(action, self.spec.action.num)
+        return action / jnp.maximum(1.0, jnp.abs(action))
+
+    def _apply(self, params, method, *inputs):
+        return self.net.apply(params, *inputs, method=method)
+
+
+class Networks(nn.Module):
+    """The RSSM's layers; every method maps `[..., features]` and is used through `apply`."""
+
+    observation: Box | Discrete
+    deter: int
+    hidden: int
+    stoch: int
+    classes: int
+    blocks: int
+    units: int
+    depth: int
+    bins: int
+
+    def setup(self):
+        shape = self.observation.shape
+        if len(shape) > 1:
+            self.encoder = ConvEncoder(self.depth)
+            num_tokens = ConvEncoder.num_outputs(shape, self.depth)
+        else:
+            self.encoder = MLP(3, self.units)
+            num_tokens = self.units
+        self.inputs = [Dense(self.hidden) for _ in range(3)]
+        self.input_norms = [NormAct() for _ in range(3)]
+        self.core_hidden = BlockDense(self.deter)
+        self.core_norm = NormAct(axes=(0, 2))
+        self.gates = BlockDense(3 * self.deter)
+        self.prior_out = MLP(2, self.hidden, self.stoch * self.classes)
+        self.posterior_in = SplitDense((self.deter, num_tokens), self.hidden)
+        self.posterior_norm = NormAct()
+        self.posterior_out = Dense(self.stoch * self.classes)
+        self.decoder = MLP(3, self.units, _num_targets(self.observation))
+        self.reward = MLP(1, self.units, self.bins, output_scale=0.0)
+        self.go_on = MLP(1, self.units, 1)
+
+    def __call__(self, latent, action, observation):
+        """Touches every parameter once, for `init`."""
+        deter = self.core(latent, action)
+        features = Latent(deter, self.posterior(deter, self.tokens(observation))).features
+        return self.prior(deter), self.decode(features), self.outcome(features)
+
+    def tokens(self, observation):
+        """The observation's whole share of the posterior: none of it needs the recurrence."""
+        return self.posterior_in(1, self.encoder(_network_input(observation, self.observation)))
+
+    def core(self, latent, action):
+        """h_t from the last latent `[B, ...]` and the action that followed it."""
+        stoch = latent.stoch.reshape(*latent.stoch.shape[:-2], -1)
+        inputs = zip(self.inputs, self.input_norms, (latent.deter, stoch, action), strict=True)
+        shared = jnp.concatenate([norm(dense(x)) for dense, norm, x in inputs], axis=-1)
+
+        batch = latent.deter.shape[0]
+        blocks = latent.deter.reshape(batch, self.blocks, -1).transpose(1, 0, 2)
+        hidden = self.core_norm(self.core_hidden(blocks, shared))
+        reset, candidate, update = jnp.split(self.gates(hidden).astype(jnp.float32), 3, axis=-1)
+        candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
+        update = jax.nn.sigmoid(update - 1.0)  # slow to forget from the start
+        blocks = update * candidate + (1.0 - update) * blocks
+        return blocks.transpose(1, 0, 2).reshape(batch, self.deter)
+
+    def prior(self, deter):
+        return self._classes(self.prior_out(deter))
+
+    def posterior(self, deter, tokens):
+        hidden = self.posterior_norm(self.posterior_in(0, deter) + tokens)
+        return self._classes(self.posterior_out(hidden))
+
+    def decode(self, features):
+        return self.decoder(features)
+
+    def outcome(self, features):
+        """Logits of the reward's bins `[..., K]`, and of going on `[...]`."""
+        return self.reward(features), self.go_on(features)[..., 0]
+
+    def _classes(self, logits):
+        return logits.reshape(*logits.shape[:-1], self.stoch, self.classes).astype(jnp.float32)
+
+
+def _network_input(observation, spec: Box | Discrete):
+    if isinstance(spec, Discrete):
+        return jax.nn.one_hot(observation, spec.num)
+    if len(spec.shape) == 1:
+        return ops.symlog(observation.astype(jnp.float32))
+    image = _unit_range(observation, spec) - 0.5
+    return image if len(spec.shape) == 3 else image[..., None]
+
+
+def _unit_range(image, spec: Box):
+    return (image.astype(jnp.float32) - spec.low) / (spec.high - spec.low)
+
+
+def _num_targets(spec: Box | Discrete) -> int:
+    return spec.num if isinstance(spec, Discrete) else math.prod(spec.shape)
+
+
+def _reconstruction_loss(output, observation, spec: Box | Discrete):
+    """Summed over the observation's elements: `[...]`."""
+    if isinstance(spec, Discrete):
+        target = jax.nn.one_hot(observation, spec.num)
+        return -jnp.sum(target * jax.nn.log_softmax(output), axis=-1)
+    if len(spec.shape) == 1:
+        target = ops.symlog(observation.astype(jnp.float32))
+    else:
+        output = jax.nn.sigmoid(output)
+        target = _unit_range(observation, spec).reshape(output.shape)
+    return jnp.sum(jnp.square(output - target), axis=-1)
+
+
+def _bernoulli_loss(logit, target):
+    return -(target * jax.nn.log_sigmoid(logit) + (1.0 - target) * jax.nn.log_sigmoid(-logit))

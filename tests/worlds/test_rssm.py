@@ -1,0 +1,173 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamerzero import ops
+from dreamerzero.replay.sequence import Frame
+from dreamerzero.types import Box, Discrete, EnvSpec
+from dreamerzero.worlds.rssm import RSSM, Latent, Networks
+
+SIZES = {
+    "deter": 16,
+    "hidden": 8,
+    "stoch": 4,
+    "classes": 4,
+    "blocks": 4,
+    "units": 8,
+    "depth": 2,
+    "bins": 15,
+    "bin_limit": 5.0,
+}
+SPECS = {
+    "vector": EnvSpec("vector", Box((3,)), Discrete(2)),
+    "continuous": EnvSpec("continuous", Box((3,)), Box((2,), low=-1.0, high=1.0)),
+    "image": EnvSpec("image", Box((6, 5), low=0.0, high=1.0), Discrete(3)),
+    "pixels": EnvSpec("pixels", Box((6, 5, 3), "uint8", 0.0, 255.0), Discrete(3)),
+    "integer": EnvSpec("integer", Discrete(7), Discrete(3)),
+}
+
+
+def batch(spec, length=6, size=3, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (length, size, *spec.observation.shape)
+    if isinstance(spec.observation, Discrete):
+        observation = rng.integers(spec.observation.num, size=shape)
+    elif spec.observation.dtype == "uint8":
+        observation = rng.integers(256, size=shape)
+    else:
+        observation = rng.uniform(size=shape)
+    if isinstance(spec.action, Discrete):
+        action = rng.integers(spec.action.num, size=(length, size))
+    else:
+        action = rng.normal(size=(length, size, *spec.action.shape))
+    flags = rng.uniform(size=(length, size)) < 0.2
+    return Frame(
+        observation=jnp.asarray(observation, spec.observation.dtype),
+        action=jnp.asarray(action, spec.action.dtype),
+        reward=jnp.asarray(rng.normal(size=(length, size)), jnp.float32),
+        is_first=jnp.asarray(flags),
+        is_last=jnp.zeros((length, size), bool),
+        is_terminal=jnp.zeros((length, size), bool),
+    )
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_kind_of_observation_and_action_has_a_finite_loss_and_gradient(name):
+    world = RSSM(spec=SPECS[name], **SIZES)
+    params = world.init(jax.random.key(0))
+    key, frames = jax.random.key(1), batch(SPECS[name])
+    (loss, (latents, _)), grads = jax.value_and_grad(world.loss, has_aux=True)(params, key, frames)
+    assert np.isfinite(loss)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    assert latents.features.shape == (6, 3, 16 + 4 * 4)
+    np.testing.assert_allclose(latents.stoch.sum(-1), 1.0, rtol=1e-5)
+
+
+def test_the_core_is_the_block_gru_written_as_a_loop_over_blocks():
+    world = RSSM(spec=SPECS["vector"], **SIZES)
+    params = jax.tree.map(lambda p: p + 0.05, world.init(jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    deter, stoch, action = rng.normal(size=(2, 16)), rng.normal(size=(2, 4, 4)), np.eye(2)
+    ours = world.net.apply(
+        params, Latent(jnp.float32(deter), jnp.float32(stoch)), action, method=Networks.core
+    )
+
+    p = jax.tree.map(np.float64, params["params"])
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    def norm_act(x, scale):
+        x = x / np.sqrt(np.mean(x**2, -1, keepdims=True) + 1e-4) * scale
+        return x * sigmoid(x)
+
+    shared = []
+    for i, x in enumerate((deter, stoch.reshape(2, -1), action)):
+        dense = p[f"inputs_{i}"]["Dense_0"]
+        scale = p[f"input_norms_{i}"]["RMSNorm_0"]["scale"]
+        shared.append(norm_act(x @ dense["kernel"] + dense["bias"], scale))
+    hidden = []
+    for g in range(4):
+        x = np.concatenate([deter[:, 4 * g : 4 * g + 4], *shared], -1)
+        hidden.append(x @ p["core_hidden"]["kernel"][g] + p["core_hidden"]["bias"][g])
+    scale = p["core_norm"]["RMSNorm_0"]["scale"].reshape(-1)
+    hidden = norm_act(np.concatenate(hidden, -1), scale)
+    expected = []
+    for g in range(4):
+        block = slice(4 * g, 4 * g + 4)
+        gates = hidden[:, block] @ p["gates"]["kernel"][g] + p["gates"]["bias"][g]
+        reset, candidate, update = np.split(gates, 3, -1)
+        update = sigmoid(update - 1)
+        candidate = np.tanh(sigmoid(reset) * candidate)
+        expected.append(update * candidate + (1 - update) * deter[:, block])
+    np.testing.assert_allclose(ours, np.concatenate(expected, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_filtering_forgets_everything_at_the_start_of_an_episode():
+    world = RSSM(spec=SPECS["continuous"], **SIZES)
+    params, key = world.init(jax.random.key(0)), jax.random.key(1)
+    observation, action = jnp.ones((2, 3)), jnp.full((2, 2), 0.5)
+    blank = world.initial(2)
+    used = Latent(jnp.ones_like(blank.deter), jnp.ones_like(blank.stoch) / 4)
+
+    def observe(latent, first):
+        return world.observe(params, key, latent, action, observation, jnp.full(2, first)).deter
+
+    np.testing.assert_array_equal(observe(used, True), observe(blank, True))
+    assert not np.allclose(observe(used, False), observe(blank, False))
+
+
+def test_the_loss_filters_as_acting_does():
+    """The projection outside the scan, the shift of actions and the resets, step by step."""
+    spec = SPECS["continuous"]
+    world = RSSM(spec=spec, **SIZES)
+    params, frames = world.init(jax.random.key(0)), batch(spec)
+    key = jax.random.key(1)
+    _, (latents, _) = world.loss(params, key, frames)
+    noise = jax.random.gumbel(key, (6, 3, 4, 4))
+    latent, action = world.initial(3), jnp.zeros((3, 2))
+    for t in range(6):
+        first = frames.is_first[t] | (t == 0)
+        keep = (1.0 - first)[:, None]
+        deter = world.net.apply(
+            params,
+            Latent(latent.deter * keep, latent.stoch * keep[..., None]),
+            action * keep / jnp.maximum(1.0, jnp.abs(action * keep)),
+            method=Networks.core,
+        )
+        tokens = world.net.apply(params, frames.observation[t], method=Networks.tokens)
+        logits = world.net.apply(params, deter, tokens, method=Networks.posterior)
+        latent = Latent(deter, ops.straight_through(ops.unimix(logits, 0.01), noise[t]))
+        np.testing.assert_allclose(latents.deter[t], latent.deter, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(latents.stoch[t], latent.stoch, atol=1e-5)
+        action = frames.action[t]
+
+
+def test_an_overfitted_world_predicts_reward_end_and_observation():
+    """One batch, again and again: the losses fall to where only the sampled latent is left."""
+    import optax
+
+    spec = SPECS["vector"]
+    world = RSSM(spec=spec, **(SIZES | {"units": 32, "hidden": 32, "deter": 64}))
+    frames = batch(spec)
+    frames = frames.replace(is_terminal=frames.reward > 1.0)
+    params = world.init(jax.random.key(0))
+    optimiser = optax.adam(3e-3)
+
+    @jax.jit
+    def update(params, state, key):
+        (_, (_, metrics)), grads = jax.value_and_grad(world.loss, has_aux=True)(params, key, frames)
+        updates, state = optimiser.update(grads, state)
+        return optax.apply_updates(params, updates), state, metrics
+
+    state = optimiser.init(params)
+    params, state, first = update(params, state, jax.random.key(0))
+    for i in range(300):
+        params, state, last = update(params, state, jax.random.key(i))
+    assert last["loss/reconstruction"] < 0.1 * first["loss/reconstruction"]
+    # The floor of both is the entropy of their targets: two-hot between bins, and 1 − 1/333.
+    target = ops.two_hot(frames.reward, ops.symexp_bins(15, 5.0))
+    floor = -jnp.sum(target * jnp.log(jnp.maximum(target, 1e-9)), -1).mean()
+    assert last["loss/reward"] < floor + 0.15
+    assert last["loss/continue"] < 0.1

@@ -1,0 +1,66 @@
+"""Where a run stops to log and to evaluate: fixed by its plan, never by the clock."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dreamerzero.types import UsageError
+
+LOGS = 200  # rows of metrics in a run, about
+LEARNING_LOGS = 50  # in a phase that takes no steps
+
+
+class Stop(NamedTuple):
+    """The state of a run after `iteration` iterations of phase number `phase`."""
+
+    phase: int
+    iteration: int
+    done: int  # iterations since the run began
+    step: int  # environment steps since the run began, of one seed
+    updates: int  # calls of the agent's learning methods since the run began, of one seed
+    evaluate: bool
+
+
+BEGINNING = Stop(0, 0, 0, 0, 0, False)
+
+
+def stops(phases, num_envs: int, eval_every: int) -> tuple[Stop, ...]:
+    """Every point of a run at which a row is logged, in order; the last one always evaluates.
+
+    Args:
+      phases: the agent's plan, `Phase`s.
+      eval_every: environment steps between two evaluations.
+    Raises:
+      UsageError: if the plan is empty.
+    """
+    total = sum(phase.iterations * phase.collect for phase in phases) * num_envs
+    plan, done, step, updates = [], 0, 0, 0
+    for index, phase in enumerate(phases):
+        taken = phase.collect * num_envs  # steps an iteration
+        learnt = phase.repeats if phase.learn else 0
+        log_every = max(1, total // LOGS // taken if taken else phase.iterations // LEARNING_LOGS)
+        eval_iterations = {
+            -(-(mark - step) // taken)  # the first iteration to reach the mark
+            for mark in range(eval_every, total + 1, eval_every)
+            if taken and step < mark <= step + phase.iterations * taken
+        }
+        ends = {phase.iterations} if phase.iterations else set()
+        for iteration in sorted(
+            {*range(log_every, phase.iterations + 1, log_every)} | eval_iterations | ends
+        ):
+            plan.append(
+                Stop(
+                    phase=index,
+                    iteration=iteration,
+                    done=done + iteration,
+                    step=step + iteration * taken,
+                    updates=updates + iteration * learnt,
+                    evaluate=iteration in eval_iterations,
+                )
+            )
+        done += phase.iterations
+        step += phase.iterations * taken
+        updates += phase.iterations * learnt
+    if not plan:
+        raise UsageError("The run has no iteration at all: give more --steps.")
+    return (*plan[:-1], plan[-1]._replace(evaluate=True))

@@ -1,0 +1,119 @@
+"""The one training program: a complete run as a pure function of the agent and a key.
+
+see → remember → learn → act, for every agent: `iteration` collects in the real environment, hands
+the rollout to the agent, and lets it learn. `train` scans it; `jit` and `vmap` do the rest.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dreamerzero.types import Metrics, Phase, Rollout, TimeStep
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a run is: stop here, and nothing else is needed to go on."""
+
+    agent: Any  # the agent's learning state
+    env: Any  # environment states, `[B, ...]`
+    timestep: TimeStep  # what the agent sees, `[B, ...]`
+    memory: Any  # what acting carries, `[B, ...]`
+    key: jax.Array
+    episode_return: jax.Array  # of the episodes under way, `[B]`
+    episode_length: jax.Array
+
+
+def train(agent, env, key, steps: int) -> tuple[TrainState, dict[str, Metrics]]:
+    """Trains `agent` on `env`: the complete run as one pure function of (agent, key).
+
+    Args:
+      steps: environment steps over all parallel environments; a Python integer.
+    Returns:
+      The final state, and each phase's metrics, `[iterations]` each.
+    """
+    state = start(agent, env, key)
+    metrics = {}
+    for phase in agent.phases(steps):  # static: unrolled at trace time
+        state, metrics[phase.name] = jax.lax.scan(
+            lambda state, _, phase=phase: iteration(agent, env, phase, state),
+            state,
+            length=phase.iterations,
+        )
+    return state, metrics
+
+
+def start(agent, env, key) -> TrainState:
+    """A run before its first step."""
+    state, timestep = jax.vmap(env.reset)(jax.random.split(named(key, "reset"), agent.num_envs))
+    return TrainState(
+        agent=agent.init(named(key, "init")),
+        env=state,
+        timestep=timestep,
+        memory=agent.memory(agent.num_envs),
+        key=named(key, "run"),
+        episode_return=jnp.zeros(agent.num_envs),
+        episode_length=jnp.zeros(agent.num_envs, jnp.int32),
+    )
+
+
+def iteration(agent, env, phase: Phase, state: TrainState) -> tuple[TrainState, Metrics]:
+    """Collects, remembers, learns. Metrics are scalars; those of `learn` are means over repeats."""
+    key, collect_key, learn_key = jax.random.split(state.key, 3)
+    state = state.replace(key=key)
+    metrics = {}
+    if phase.collect:
+        state, rollout, metrics = collect(agent, env, phase, state, collect_key)
+        state = state.replace(agent=agent.observe(state.agent, rollout))
+    if phase.learn:
+        learn = getattr(agent, phase.learn)
+        learner, learnt = jax.lax.scan(
+            learn, state.agent, jax.random.split(learn_key, phase.repeats)
+        )
+        state = state.replace(agent=learner)
+        metrics |= jax.tree.map(partial(jnp.mean, axis=0), learnt)
+    return state, metrics
+
+
+def collect(agent, env, phase, state: TrainState, key) -> tuple[TrainState, Rollout, Metrics]:
+    """Takes `phase.collect` steps in every environment; the rollout is `[T, B, ...]`."""
+
+    def step(state, key):
+        act_key, env_key = jax.random.split(key)
+        action, memory, extras = agent.act(
+            state.agent.params, act_key, state.timestep, state.memory, explore=phase.explore
+        )
+        env_state, timestep, successor = jax.vmap(env.step)(
+            jax.random.split(env_key, agent.num_envs), state.env, action
+        )
+        episode_return = state.episode_return + successor.reward
+        episode_length = state.episode_length + 1
+        over = successor.is_last
+        metrics = {
+            "episodes": jnp.sum(over, dtype=jnp.float32),
+            "episode_return": jnp.sum(jnp.where(over, episode_return, 0.0)),
+            "episode_length": jnp.sum(jnp.where(over, episode_length, 0), dtype=jnp.float32),
+        }
+        rollout = Rollout(state.timestep, action, successor, extras)
+        state = state.replace(
+            env=env_state,
+            timestep=timestep,
+            memory=memory,
+            episode_return=jnp.where(over, 0.0, episode_return),
+            episode_length=jnp.where(over, 0, episode_length),
+        )
+        return state, (rollout, metrics)
+
+    state, (rollout, metrics) = jax.lax.scan(step, state, jax.random.split(key, phase.collect))
+    return state, rollout, jax.tree.map(partial(jnp.sum, axis=0), metrics)
+
+
+def named(key, name: str):
+    """The key of that name: independent of how many others are derived, and in what order."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)

@@ -1,0 +1,86 @@
+"""How fast an agent trains: compile seconds, steps and updates each second, peak memory.
+
+The whole training program, for one seed and for eight side by side, and what a seed of eight costs
+compared with a seed alone. Each runs in a process of its own, so that its peak memory is its own.
+
+    python benchmarks/train_speed.py dyna
+    python benchmarks/train_speed.py dreamer --env Pendulum-v1 --steps 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+
+import dreamerzero as dz
+
+DEFAULTS = {"dyna": ("DynaMaze-v0", 20_000), "dreamer": ("CartPole-v1", 1_000)}
+
+
+def measure(name: str, env_name: str, steps: int, seeds: int) -> dict:
+    env = dz.make_env(env_name)
+    agent = dz.make_agent(name, env)
+    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    start = time.perf_counter()
+    train = jax.jit(jax.vmap(lambda agent, key: dz.train(agent, env, key, steps=steps), (None, 0)))
+    train = train.lower(agent, keys).compile()
+    compile_s = time.perf_counter() - start
+
+    cpu, wall = time.process_time(), time.perf_counter()
+    jax.block_until_ready(train(agent, keys))
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    phases = agent.phases(steps)
+    return {
+        "seeds": seeds,
+        "compile s": compile_s,
+        "wall s": wall,
+        "CPU s": cpu,
+        "env steps/s": seeds * steps / wall,
+        "updates/s": seeds * sum(p.iterations * p.repeats for p in phases if p.learn) / wall,
+        "peak MiB": peak_bytes() / 2**20,
+    }
+
+
+def peak_bytes() -> int:
+    """Of the device where it keeps count, else of this process."""
+    stats = jax.devices()[0].memory_stats() or {}
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return stats.get("peak_bytes_in_use", 1024 * kib)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("agent", choices=dz.AGENTS)
+    parser.add_argument("--env")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--seeds", type=int, help=argparse.SUPPRESS)  # of a child process
+    args = parser.parse_args()
+    env, steps = DEFAULTS[args.agent]
+    env, steps = args.env or env, args.steps or steps
+    if args.seeds:
+        print(json.dumps(measure(args.agent, env, steps, args.seeds)))
+        return
+
+    from common import report
+
+    rows = []
+    for seeds in (1, 8):
+        command = [sys.executable, __file__, args.agent, "--env", env, "--steps", str(steps)]
+        child = subprocess.run(
+            [*command, "--seeds", str(seeds)], check=True, stdout=subprocess.PIPE, text=True
+        )
+        rows.append(json.loads(child.stdout))
+    ratio = rows[1]["wall s"] / rows[0]["wall s"]
+    report(f"train_speed_{args.agent}", rows, env=env, steps=steps, eight_over_one=ratio)
+    print(f"8 seeds side by side take {ratio:.1f}× the time of one")
+
+
+if __name__ == "__main__":
+    main()

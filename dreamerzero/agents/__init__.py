@@ -1,0 +1,57 @@
+"""The lineage, in order: each agent is one file, a world × a planner × a learner."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+import jax
+
+from dreamerzero.agents.dreamer import Dreamer
+from dreamerzero.agents.dyna import Dyna
+from dreamerzero.types import Agent, UsageError
+
+AGENTS: dict[str, type] = {"dyna": Dyna, "dreamer": Dreamer}
+
+
+def make(name: str, env, preset: str | None = None, **fields) -> Agent:
+    """An agent for `env`, with the fields of `preset` and then those given.
+
+    Args:
+      name: one of `AGENTS`.
+      env: what `envs.make` returns.
+      preset: one of `AGENTS[name].PRESETS`; if omitted, the agent's choice for this device.
+    Raises:
+      UsageError: for an unknown agent, preset or field, a value of the wrong type, or an
+        environment this agent cannot act in.
+    """
+    if name not in AGENTS:
+        raise UsageError(f"Unknown agent {name!r}.{nearest(name, AGENTS)}")
+    kind = AGENTS[name]
+    preset = preset or kind.default_preset(jax.default_backend())
+    if preset not in kind.PRESETS:
+        raise UsageError(f"Unknown preset {preset!r} of {name}.{nearest(preset, kind.PRESETS)}")
+    known = {field.name: field for field in dataclasses.fields(kind) if field.name != "spec"}
+    for field, value in fields.items():
+        if field not in known:
+            raise UsageError(f"{name} has no field {field!r}.{nearest(field, known)}")
+        _check_type(name, field, value, known[field].default)
+    agent = kind(spec=env.spec, **(kind.PRESETS[preset] | fields))
+    agent.check()
+    return agent
+
+
+def nearest(name: str, allowed) -> str:
+    """The end of an error message: the likeliest names, then all of them."""
+    near = difflib.get_close_matches(name, list(allowed), n=3, cutoff=0.5)
+    hint = f" Did you mean {', '.join(near)}?" if near else ""
+    return f"{hint} Allowed: {', '.join(allowed)}."
+
+
+def _check_type(name, field, value, default):
+    if isinstance(default, float) and not isinstance(value, bool | str):
+        return  # an integer, an array or a tracer serves as a hyperparameter that is a number
+    if type(value) is not type(default):
+        raise UsageError(
+            f"{name}.{field} is a {type(default).__name__} (default {default!r}); got {value!r}."
+        )

@@ -1,0 +1,1 @@
+"""What a person looks at: learning curves and rollout videos."""

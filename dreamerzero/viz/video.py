@@ -1,0 +1,86 @@
+"""A greedy episode as an animated picture."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dreamerzero.types import UsageError
+from dreamerzero.viz.colours import BLACK, PAPER
+from dreamerzero.viz.render import painter
+
+STEPS = 500
+"""What a video shows at most; a longer episode is cut."""
+
+FASTEST = 50  # pictures a second; GIF viewers slow faster ones down to 10
+
+
+def record(agent, params, env, key, path) -> float:
+    """Plays one episode with greedy or mean actions and writes it as a GIF.
+
+    Args:
+      params: what the agent acts with, of one run.
+      path: the file, ending in .gif.
+    Returns:
+      The return of what is shown: the episode, or its first `STEPS` steps.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".gif":
+        raise UsageError(f"Cannot write {path}: videos are GIFs, so end its name in .gif.")
+    observations, rewards, is_last = jax.device_get(play(agent, params, env, key, STEPS))
+    ends = np.flatnonzero(is_last)
+    length = ends[0] + 1 if ends.size else STEPS
+    returns = np.concatenate([[0.0], np.cumsum(rewards[:length], dtype=np.float64)])
+    paint, speed = painter(env)
+    stride = -(-speed // FASTEST)
+    images = [
+        caption(image, f"{env.name}   step {step}   return {returns[step]:.4g}")
+        for step, image in enumerate(paint(observations[: length + 1]))
+        if step % stride == 0 or step == length
+    ]
+    durations = [1000 * stride // speed] * (len(images) - 1) + [1500]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
+    return float(returns[-1])
+
+
+@partial(jax.jit, static_argnames="steps")
+def play(agent, params, env, key, steps: int):
+    """Acts for `steps` steps in a fresh environment, from one episode on into the next.
+
+    Returns:
+      Observations `[steps + 1, ...]`, where an episode's end shows its final observation; rewards
+      `[steps]`; which steps ended an episode `[steps]`.
+    """
+    reset_key, run_key = jax.random.split(key)
+    env_state, first = env.reset(reset_key)
+
+    def step(carry, key):
+        env_state, timestep, memory = carry
+        act_key, env_key = jax.random.split(key)
+        batch = jax.tree.map(lambda x: x[None], timestep)
+        action, memory, _ = agent.act(params, act_key, batch, memory, explore=False)
+        env_state, timestep, successor = env.step(env_key, env_state, action[0])
+        seen = successor.observation, successor.reward, successor.is_last
+        return (env_state, timestep, memory), seen
+
+    carry = env_state, first, agent.memory(1)
+    _, (observations, rewards, is_last) = jax.lax.scan(
+        step, carry, jax.random.split(run_key, steps)
+    )
+    observations = jax.numpy.concatenate([first.observation[None], observations])
+    return observations, rewards, is_last
+
+
+def caption(image: Image.Image, text: str) -> Image.Image:
+    """The picture on paper under a line of text, in few enough colours for a small file."""
+    font = ImageFont.load_default(size=13)
+    width = max(image.width, 300)
+    sheet = Image.new("RGB", (width, image.height + 24), PAPER)
+    sheet.paste(image, ((width - image.width) // 2, 24))
+    ImageDraw.Draw(sheet).text((6, 4), text, BLACK, font)
+    return sheet.quantize(64, Image.Quantize.FASTOCTREE)

@@ -1,0 +1,300 @@
+"""The command line: every command, every mistake it answers, and a kill in the middle."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamerzero import cli
+from dreamerzero.agents import AGENTS
+from tests.toy import Toy
+
+ROOT = Path(__file__).parents[1]
+DYNA = ("train", "dyna", "--env", "DynaMaze-v0", "--agent.planning-steps", "2")
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory):
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return os.environ | {"DREAMERZERO_CACHE": cache, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def dreamerzero(environ, tmp_path_factory):
+    """Runs a command in a process of its own."""
+    folder = tmp_path_factory.mktemp("cwd")
+
+    def call(*argv, code=0):
+        command = [sys.executable, "-m", "dreamerzero", *map(str, argv)]
+        ran = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder)
+        assert ran.returncode == code, ran
+        return ran
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(dreamerzero, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "dyna"
+    ran = dreamerzero(*DYNA, "--steps", 600, "--num-seeds", 2, "--run-dir", run_dir)
+    return run_dir, ran
+
+
+@pytest.fixture
+def refused(capsys, environ, monkeypatch):
+    """Calls the command line in this process, and returns the sentence it refuses with."""
+    monkeypatch.setenv("DREAMERZERO_CACHE", environ["DREAMERZERO_CACHE"])
+
+    def call(*argv):
+        assert cli.main([*map(str, argv)]) == 2
+        heard = capsys.readouterr()
+        assert heard.out == ""
+        assert re.fullmatch(r"dreamerzero: [^\n]+\n", heard.err), heard.err
+        assert "Traceback" not in heard.err
+        return heard.err
+
+    return call
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_train(trained):
+    run_dir, ran = trained
+    assert {path.name for path in run_dir.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "curve.png",
+        "summary.json",
+    }
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert {"agent", "env", "steps", "num_seeds", "return_mean", "return_std", "returns"} <= {
+        *summary
+    }
+    assert {"wall_s", "compile_s", "env_steps_per_s"} <= {*summary}
+    assert (summary["agent"], summary["env"], summary["steps"]) == ("dyna", "DynaMaze-v0", 600)
+    assert re.match(r"dyna on DynaMaze-v0: return .* over 2 seeds × 32 episodes", ran.stdout)
+    assert "compiling train" in ran.stderr
+
+
+def test_the_same_again_and_resume_show_the_result(trained, dreamerzero):
+    run_dir, ran = trained
+    before = contents(run_dir / "checkpoints")
+    resumed = dreamerzero("train", "--run-dir", run_dir, "--resume")
+    assert resumed.stdout == ran.stdout
+    assert contents(run_dir / "checkpoints") == before
+
+
+def test_eval(trained, dreamerzero, tmp_path):
+    run_dir, _ = trained
+    gif = tmp_path / "videos" / "episode.gif"
+    ran = dreamerzero("eval", run_dir, "--episodes", 4, "--json", "--video", gif)
+    result = json.loads(ran.stdout)
+    assert (result["episodes"], len(result["returns"])) == (4, 2)
+    assert gif.read_bytes().startswith(b"GIF8")
+
+
+def test_plot(trained, dreamerzero, tmp_path):
+    run_dir, _ = trained
+    dreamerzero("plot", run_dir, run_dir, "--out", tmp_path / "both.png")
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_agents_and_envs(dreamerzero):
+    agents = dreamerzero("agents").stdout
+    assert all(re.search(rf"^{name} ", agents, re.M) for name in AGENTS)
+    assert {"DynaMaze-v0", "CartPole-v1"} <= {*dreamerzero("envs").stdout.split()}
+
+
+def test_help_needs_no_jax(environ):
+    code = "import sys, dreamerzero.cli as c; c.main(['--help']); sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=environ, capture_output=True)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_help_lists_every_field_with_its_meaning(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", name, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    listed = set(re.findall(r"--agent\.([a-z0-9-]+)", shown))
+    fields = {field.name for field in dataclasses.fields(AGENTS[name])} - {"spec"}
+    assert listed == {field.strip("_").replace("_", "-") for field in fields}
+    docs = cli.field_docs(AGENTS[name])
+    assert not [field for field in fields if not docs[field]]
+
+
+def test_field_docs():
+    docs = cli.field_docs(Toy)
+    assert docs["num_envs"] == "Parallel environments."
+    assert docs["collect"] == "Steps between two updates."
+    assert docs["learning_rate"] == "Step size of the update."
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["trian"], "Unknown command 'trian'"),
+        (["train"], "Name an agent first"),
+        (["train", "dina", "--env", "x"], "Unknown agent 'dina'. Did you mean dyna?"),
+        (["train", "dyna", "--env", "DynaMase-v0", "--steps", "9"], "Nearest: DynaMaze-v0"),
+        (["train", "dyna", "--env", "os:path", "--steps", "9"], "Cannot build environment"),
+        (["train", "dyna", "--steps", "9"], "--env"),
+        (["train", "dyna", "--env", "DynaMaze-v0", "--steps", "many"], "--steps"),
+        (["train", "dyna", "--env", "DynaMaze-v0", "--steps", "0"], "steps is 0"),
+        (["train", "dyna", "--env", "DynaMaze-v0", "--preset", "xxl"], "Unknown preset 'xxl'"),
+        ([*DYNA, "--steps", "9", "--agent.epsilom", "1"], "Did you mean --agent.epsilon"),
+        ([*DYNA, "--steps", "9", "--agent.epsilon", "small"], "--agent.epsilon"),
+        ([*DYNA, "--steps", "9", "--agent.planning-steps", "2.5"], "--agent.planning-steps"),
+        ([*DYNA, "--steps", "9", "--num-sees", "2"], "Did you mean --num-seeds"),
+        (["train", "dyna", "--env", "Pendulum-v1", "--steps", "9"], "discrete actions"),
+        (["train", "dyna", "--env", "MNISTBandit-bsuite", "--steps", "9"], "not available"),
+        (["train", "--resume"], "--run-dir"),
+        (["train", "--resume", "--run-dir", "/nowhere"], "not a run folder"),
+        (["eval"], "run folder"),
+        (["eval", "/nowhere"], "not a run folder"),
+        (["eval", "/nowhere", "--episodes", "0"], "--episodes is 0"),
+        (["plot", "--out", "x.png"], "run folder"),
+        (["plot", "/nowhere", "--out", "x.png"], "/nowhere"),
+        (["envs", "--all"], "Unknown option '--all'"),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
+)
+def test_mistakes_are_one_sentence(refused, argv, said):
+    assert said in refused(*argv)
+
+
+def test_a_mistake_exits_with_2(dreamerzero):
+    ran = dreamerzero("train", "dyna", "--env", "DynaMaze", "--steps", 9, code=2)
+    assert ran.stderr.count("\n") == 1
+    assert "Traceback" not in ran.stderr
+
+
+def test_another_runs_folder_is_left_alone(trained, refused):
+    run_dir, _ = trained
+    before = contents(run_dir)
+    said = refused(*DYNA, "--steps", 700, "--num-seeds", 2, "--run-dir", run_dir)
+    assert "steps: 600 → 700" in said
+    assert contents(run_dir) == before
+
+
+def test_a_damaged_checkpoint(trained, refused, tmp_path):
+    run_dir = shutil.copytree(trained[0], tmp_path / "run")
+    (run_dir / "summary.json").unlink()
+    for path in (run_dir / "checkpoints").rglob("*"):
+        if path.is_file() and path.name != "manifest.json":
+            path.write_bytes(path.read_bytes()[:-1])
+    before = contents(run_dir)
+    assert "is damaged" in refused("eval", run_dir)
+    assert "is damaged" in refused("train", "--resume", "--run-dir", run_dir, "--quiet")
+    assert contents(run_dir) == before
+
+
+def test_a_folder_that_cannot_be_written(refused, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    # Root may write anywhere but in the kernel's own folders.
+    parent = closed if not os.access(closed, os.W_OK) else Path("/proc")
+    said = refused(*DYNA, "--steps", 100, "--run-dir", parent / "run", "--quiet")
+    assert str(parent) in said
+
+
+def test_a_full_disk(environ, tmp_path):
+    """No file may grow above a few blocks: the run ends with a sentence, as on a full disk."""
+    argv = [sys.executable, "-m", "dreamerzero", *DYNA, "--steps", "3000", "--quiet"]
+    ran = subprocess.run(
+        ["sh", "-c", 'ulimit -f 16; exec "$@"', "sh", *argv, "--run-dir", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        env=environ | {"DREAMERZERO_CACHE": str(tmp_path / "cache")},
+    )
+    assert ran.returncode == 2, ran
+    assert re.fullmatch(r"dreamerzero: [^\n]+\n", ran.stderr), ran.stderr
+
+
+WRONG = """
+from dreamerzero.envs.probes import Probe
+from gymnax.environments import spaces
+
+class Wrong(Probe):
+    def observation_space(self, params):
+        return spaces.Box(0.0, 1.0, (7,))
+
+class Right(Probe):
+    num_symbols = 3
+"""
+
+
+def test_environments_of_ones_own(refused, tmp_path, monkeypatch):
+    (tmp_path / "my_envs.py").write_text(WRONG)
+    monkeypatch.syspath_prepend(tmp_path)
+    said = refused("train", "dyna", "--env", "my_envs:Wrong", "--steps", 9)
+    assert "observation of shape (1,)" in said
+    assert "declares (7,)" in said
+
+
+def wait_for(condition, process, seconds=300):
+    """Until then, or until the process has ended by itself."""
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_killed_and_resumed_is_uninterrupted(dreamerzero, environ, tmp_path):
+    argv = (*DYNA, "--steps", 200_000, "--num-seeds", 2, "--checkpoint-every", 0, "--run-dir")
+    start = lambda: subprocess.Popen(  # noqa: E731
+        [sys.executable, "-m", "dreamerzero", *map(str, argv), tmp_path / "killed"],
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    folder = tmp_path / "killed" / "checkpoints"
+    saved = lambda: {path.name for path in folder.glob("*[0-9]")}  # noqa: E731
+
+    process = start()
+    wait_for(lambda: len(saved()) > 1, process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "killed" / "summary.json").exists(), "it had ended before the kill"
+    first = saved()
+
+    process = start()
+    wait_for(lambda: saved() - first, process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 143, said
+    assert "repeat the command to go on" in said
+
+    dreamerzero(*argv, tmp_path / "killed")
+    dreamerzero(*argv, tmp_path / "straight")
+    states = [final_arrays(tmp_path / name) for name in ("killed", "straight")]
+    assert states[0].keys() == states[1].keys()
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name], err_msg=name)
+    assert diary(tmp_path / "killed") == diary(tmp_path / "straight")
+
+
+def final_arrays(run_dir):
+    import orbax.checkpoint as ocp
+
+    newest = max((run_dir / "checkpoints").iterdir())
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(newest)
+
+
+def diary(run_dir):
+    """metrics.jsonl without what the clock said."""
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.endswith("_s")} for line in lines]

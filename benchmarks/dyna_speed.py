@@ -23,7 +23,7 @@ def textbook(successor, goal, start, planning_steps, steps, seed=0):
     alpha, gamma, epsilon = 0.1, 0.95, 0.1
     rng = np.random.default_rng(seed)
     q = np.zeros((len(goal), 4))
-    model = {}
+    model, seen = {}, {}
     s = start
     for _ in range(steps):
         if rng.random() < epsilon:
@@ -33,11 +33,15 @@ def textbook(successor, goal, start, planning_steps, steps, seed=0):
         s_next = successor[s, a]
         r = float(goal[s_next])
         q[s, a] += alpha * (r + gamma * np.max(q[s_next]) - q[s, a])
-        model.setdefault(s, {})[a] = r, s_next
+        if (s, a) not in model:
+            seen.setdefault(s, []).append(a)
+        model[s, a] = r, s_next
+        states = list(seen)
         for _ in range(planning_steps):
-            s_m = rng.choice(list(model))
-            a_m = rng.choice(list(model[s_m]))
-            r_m, s_next_m = model[s_m][a_m]
+            # Indexing with a random integer: `rng.choice` of a list costs several times as much.
+            s_m = states[rng.integers(len(states))]
+            a_m = seen[s_m][rng.integers(len(seen[s_m]))]
+            r_m, s_next_m = model[s_m, a_m]
             q[s_m, a_m] += alpha * (r_m + gamma * np.max(q[s_next_m]) - q[s_m, a_m])
         s = start if goal[s_next] else s_next
 

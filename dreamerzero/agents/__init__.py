@@ -53,5 +53,5 @@ def _check_type(name, field, value, default):
         return  # an integer, an array or a tracer serves as a hyperparameter that is a number
     if type(value) is not type(default):
         raise UsageError(
-            f"{name}.{field} is a {type(default).__name__} (default {default!r}); got {value!r}."
+            f"{name}.{field} wants {type(default).__name__} (default {default!r}); got {value!r}."
         )

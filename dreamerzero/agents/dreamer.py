@@ -275,7 +275,7 @@ class Dreamer:
         updates, optimiser = self.optimiser.update(grads, state.optimiser, params)
         params = optax.apply_updates(params, updates)
         slow_critic = optax.incremental_update(params["critic"], state.slow_critic, self.slow_rate)
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         state = state.replace(
             params=state.params | params,
             slow_critic=slow_critic,

@@ -52,7 +52,9 @@ class Dyna:
     outcomes: int = static(8)
     """Distinct outcomes of a pair that a stochastic model can tell apart."""
     learning_rate: float = 0.1
+    """α: how far an update moves towards its target."""
     discount: float = 0.95
+    """γ: what a reward is worth one step later."""
     epsilon: float = 0.1
     """Probability of a uniformly random action while exploring."""
     kappa: float = 0.0

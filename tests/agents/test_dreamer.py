@@ -95,7 +95,7 @@ def test_changing_a_number_does_not_recompile():
         ({"deter": 30}, "multiple of blocks"),
         ({"bins": 16}, "odd"),
         ({"capacity": 32}, "capacity"),
-        ({"units": 1.5}, "units is a int"),
+        ({"units": 1.5}, "units wants int"),
         ({"unit": 3}, "units"),
     ],
 )

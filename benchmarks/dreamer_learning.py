@@ -65,6 +65,7 @@ def row(task: str) -> dict:
     last = evaluations[-1]
     return {
         "env": task,
+        "seeds": len(last["returns"]),
         "threshold": threshold,
         "all seeds at": learnt,
         "worst seed since": min(v for s, v in worst.items() if s >= learnt) if learnt else None,

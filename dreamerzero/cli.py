@@ -103,8 +103,6 @@ class ListEnvs:
 
 
 def train(argv: list[str]) -> None:
-    import jax
-
     from dreamerzero import agents, envs
     from dreamerzero.training import config as configs
     from dreamerzero.training import runner
@@ -131,14 +129,7 @@ def train(argv: list[str]) -> None:
         raise UsageError(
             f"Name an agent first: dreamerzero train AGENT --env ENV --steps N. Agents: {listed}."
         )
-    if name not in agents.AGENTS:
-        raise UsageError(f"Unknown agent {name!r}.{agents.nearest(name, agents.AGENTS)}")
-    kind = agents.AGENTS[name]
-    preset = preset or kind.default_preset(jax.default_backend())
-    if preset not in kind.PRESETS:
-        raise UsageError(
-            f"Unknown preset {preset!r} of {name}.{agents.nearest(preset, kind.PRESETS)}"
-        )
+    kind, preset = agents.find(name, preset)
     options = _parse(
         _with_fields(Train, kind, kind.PRESETS[preset] | fields),
         argv,

@@ -25,12 +25,7 @@ def make(name: str, env, preset: str | None = None, **fields) -> Agent:
       UsageError: for an unknown agent, preset or field, a value of the wrong type, or an
         environment this agent cannot act in.
     """
-    if name not in AGENTS:
-        raise UsageError(f"Unknown agent {name!r}.{nearest(name, AGENTS)}")
-    kind = AGENTS[name]
-    preset = preset or kind.default_preset(jax.default_backend())
-    if preset not in kind.PRESETS:
-        raise UsageError(f"Unknown preset {preset!r} of {name}.{nearest(preset, kind.PRESETS)}")
+    kind, preset = find(name, preset)
     known = {field.name: field for field in dataclasses.fields(kind) if field.name != "spec"}
     for field, value in fields.items():
         if field not in known:
@@ -39,6 +34,21 @@ def make(name: str, env, preset: str | None = None, **fields) -> Agent:
     agent = kind(spec=env.spec, **(kind.PRESETS[preset] | fields))
     agent.check()
     return agent
+
+
+def find(name: str, preset: str | None = None) -> tuple[type, str]:
+    """The class of that name, and the preset: the given one, or its choice for this device.
+
+    Raises:
+      UsageError: for an unknown agent or preset.
+    """
+    if name not in AGENTS:
+        raise UsageError(f"Unknown agent {name!r}.{nearest(name, AGENTS)}")
+    kind = AGENTS[name]
+    preset = preset or kind.default_preset(jax.default_backend())
+    if preset not in kind.PRESETS:
+        raise UsageError(f"Unknown preset {preset!r} of {name}.{nearest(preset, kind.PRESETS)}")
+    return kind, preset
 
 
 def nearest(name: str, allowed) -> str:

@@ -65,7 +65,7 @@ class Memory:
 
 @struct.dataclass
 class Dreamer:
-    """DreamerV3. Sizes are those of the preset; every coefficient is the paper's."""
+    """DreamerV3 with the paper's coefficients; only `xs` has rates of its own, for short runs."""
 
     spec: EnvSpec = static()
 

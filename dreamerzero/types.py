@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 Params = Any  # a pytree of arrays
@@ -124,6 +125,12 @@ class Phase(NamedTuple):
     explore: bool = True
     learn: str = "learn"
     repeats: int = 1
+
+
+def strong(tree):
+    """`tree` without weak types. A program that is called with its own result would otherwise be
+    compiled twice: in gymnax they differ between `reset` and `step`."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.result_type(leaf)), tree)
 
 
 class World(Protocol):

@@ -20,6 +20,11 @@ from tests.toy import Toy
 
 ROOT = Path(__file__).parents[1]
 DYNA = ("train", "dyna", "--env", "DynaMaze-v0", "--agent.planning-steps", "2")
+DREAMER = (
+    *("train", "dreamer", "--env", "CartPole-v1", "--preset", "xs", "--agent.train-ratio", "8"),
+    *("--agent.batch-size", "4", "--agent.batch-length", "8", "--agent.deter", "16"),
+    *("--agent.hidden", "8", "--agent.stoch", "2", "--agent.units", "8", "--agent.bins", "9"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -251,8 +256,11 @@ def wait_for(condition, process, seconds=300):
         time.sleep(0.02)
 
 
-def test_killed_and_resumed_is_uninterrupted(dreamerzero, environ, tmp_path):
-    argv = (*DYNA, "--steps", 200_000, "--num-seeds", 2, "--checkpoint-every", 0, "--run-dir")
+@pytest.mark.parametrize(
+    "command", [(*DYNA, "--steps", 200_000), (*DREAMER, "--steps", 4_000)], ids=["dyna", "dreamer"]
+)
+def test_killed_and_resumed_is_uninterrupted(command, dreamerzero, environ, tmp_path):
+    argv = (*command, "--num-seeds", 2, "--checkpoint-every", 0, "--run-dir")
     start = lambda: subprocess.Popen(  # noqa: E731
         [sys.executable, "-m", "dreamerzero", *map(str, argv), tmp_path / "killed"],
         env=environ,

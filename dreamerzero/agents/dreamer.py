@@ -155,6 +155,8 @@ class Dreamer:
         "12m": {},
     }
 
+    fills_cpu: ClassVar[bool] = True  # see training.lanes
+
     @classmethod
     def default_preset(cls, backend: str) -> str:
         return "xs" if backend == "cpu" else "12m"

@@ -12,7 +12,7 @@ from flax import struct
 from gymnax.environments import environment as gymnax_api
 from gymnax.environments import spaces
 
-from dreamerzero.types import Box, Discrete, EnvSpec, TimeStep, UsageError, static
+from dreamerzero.types import Box, Discrete, EnvSpec, TimeStep, UsageError, static, strong
 
 
 @struct.dataclass
@@ -34,7 +34,7 @@ class Env:
     def reset(self, key) -> tuple[Any, TimeStep]:
         """Starts an episode: the environment's state and its first `TimeStep`, unbatched."""
         observation, state = self.environment.reset_env(key, self.params)
-        return _strong(state), self._timestep(observation, 0.0, False, False, is_first=True)
+        return strong(state), self._timestep(observation, 0.0, False, False, is_first=True)
 
     def step(self, key, state, action) -> tuple[Any, TimeStep, TimeStep]:
         """Takes one step, and starts the next episode in the same step when this one ends.
@@ -54,7 +54,7 @@ class Env:
         fresh = self._timestep(observation, 0.0, False, False, is_first=True)
         over = successor.is_last
         timestep = jax.tree.map(lambda a, b: jnp.where(over, a, b), fresh, successor)
-        return _strong(state), timestep, successor
+        return strong(state), timestep, successor
 
     def scale_action(self, action):
         """From the agent's [−1, 1] to the environment's own bounds; integers pass."""
@@ -73,12 +73,6 @@ class Env:
             truncated=jnp.asarray(truncated, bool),
             is_first=jnp.asarray(is_first, bool),
         )
-
-
-def _strong(state):
-    """Without weak types: in gymnax they change from `reset` to `step`, and a program that is
-    called with its own result would compile twice."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.result_type(leaf)), state)
 
 
 def wrap(environment: gymnax_api.Environment, params=None, name: str | None = None) -> Env:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dreamerzero.training.lanes import over_lanes
+
 LIMIT = 20_000
 """Steps after which an episode is given up: a greedy policy can walk in circles for ever."""
 
@@ -50,7 +52,12 @@ def evaluate(agent, params, env, key, episodes: int = 32, explore: bool = False,
 @partial(jax.jit, static_argnames="episodes")
 def evaluate_lanes(agent, params, env, keys, episodes: int):
     """`evaluate` for lanes of params and keys `[K, ...]`: returns `[K, episodes]`."""
-    return jax.vmap(lambda params, key: evaluate(agent, params, env, key, episodes))(params, keys)
+
+    def lane(inputs):
+        params, key = inputs
+        return evaluate(agent, params, env, key, episodes)
+
+    return over_lanes(agent, lane)((params, keys))
 
 
 def unfinished(returns) -> str:

@@ -29,9 +29,10 @@ from dreamerzero.training import checkpoints, evaluation, metrics, program
 from dreamerzero.training import config as configs
 from dreamerzero.training.config import RunConfig
 from dreamerzero.training.devices import describe
+from dreamerzero.training.lanes import update_lanes
 from dreamerzero.training.plan import BEGINNING, Stop, stops
 from dreamerzero.training.progress import Display
-from dreamerzero.types import Metrics, Phase, UsageError
+from dreamerzero.types import Metrics, Phase, UsageError, strong
 
 SUMMARY = "summary.json"
 CHUNK_S = 1.0  # seconds between two chances to show progress or to stop
@@ -58,32 +59,24 @@ class Carry:
     sums: Metrics  # of the metrics since the last logged row
 
 
-@partial(jax.jit, static_argnames="phase")  # traced once, for the shapes and for `advance`
-def iterate(agent, env, phase, state: program.TrainState):
-    """One iteration of `phase` in every lane."""
-    return _strong(jax.vmap(partial(program.iteration, agent, env, phase))(state))
-
-
 @partial(jax.jit, static_argnames="phase", donate_argnames="carry")
 def advance(agent, env, phase, carry: Carry, count) -> Carry:
     """`count` iterations of `phase` in every lane; traced, so that one program serves all."""
 
-    def step(_, carry):
-        state, once = iterate(agent, env, phase, carry.state)
-        return Carry(state, jax.tree.map(jnp.add, carry.sums, once))
+    def lane(carry):
+        def step(_, carry):
+            state, once = program.iteration(agent, env, phase, carry.state)
+            return Carry(strong(state), jax.tree.map(jnp.add, carry.sums, once))
 
-    return jax.lax.fori_loop(0, count, step, carry)
+        return jax.lax.fori_loop(0, count, step, carry)
 
-
-def _strong(tree):
-    # A weakly typed leaf, such as an environment's `time=0`, would have all traced again.
-    return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), tree)
+    return update_lanes(agent, lane)(carry)
 
 
 @jax.jit
 def start(agent, env, keys) -> program.TrainState:
     """Every lane before its first step."""
-    return _strong(jax.vmap(program.start, (None, None, 0))(agent, env, keys))
+    return strong(jax.vmap(program.start, (None, None, 0))(agent, env, keys))
 
 
 def run(
@@ -290,8 +283,8 @@ class _Run:
         if stop is None:
             return {}
         if stop.phase not in self.sums:
-            iterate_ = partial(iterate, self.agent, self.env, self.phases[stop.phase])
-            self.sums[stop.phase] = jax.eval_shape(iterate_, self.shapes)[1]
+            iterate = partial(program.iteration, self.agent, self.env, self.phases[stop.phase])
+            self.sums[stop.phase] = jax.eval_shape(jax.vmap(iterate), self.shapes)[1]
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), self.sums[stop.phase])
 
     def _compiled(self, what: Phase | str, function, *args, **static):

@@ -110,8 +110,8 @@ def test_too_few_steps_are_refused_with_the_least_number():
 
 
 def test_a_lane_is_the_single_run_up_to_rounding():
-    """Not to the bit: XLA sums a batch of matrix products in another order than one product, and
-    some dozens of updates later such a difference decides an action."""
+    """Not to the bit under a plain `vmap`: XLA sums a batch of matrix products in another order
+    than one product, and some dozens of updates later such a difference decides an action."""
     env = envs.make("CartPole-v1")
     agent = tiny(env)
     keys = jax.vmap(jax.random.key)(jnp.arange(3))

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from flax import struct
 
-from dreamerzero import training
+from dreamerzero import agents, envs, training
 from dreamerzero.replay import memory
 from dreamerzero.training import checkpoints, metrics, plan, program, runner
+from dreamerzero.training import config as configs
 from dreamerzero.training.progress import Display
 from dreamerzero.types import UsageError, static
+from tests.agents.test_dreamer import TINY
 from tests.toy import Toy
 from tests.training.conftest import STEPS
 
@@ -71,6 +73,27 @@ def test_chunks_are_the_whole(straight, agent, env, make_config, same):
     assert same(lanes, whole)
     single, _ = training.train(agent, env, jax.random.key(4), steps=STEPS)
     assert same(jax.tree.map(lambda leaf: leaf[1], lanes), single)
+
+
+def test_dreamer_in_lanes_and_chunks_is_dreamer_alone_and_whole(tmp_path, same, few_rows):
+    """To the bit, though its networks would round differently side by side."""
+    env = envs.make("CartPole-v1")
+    agent = agents.make("dreamer", env, "xs", **TINY)
+    steps = 800
+    states, returns = {}, {}
+    for seeds in (range(3), range(1, 2)):
+        config = configs.make(
+            "dreamer", agent, env, steps, seed=seeds[0], num_seeds=len(seeds), eval_every=400
+        )
+        run_dir = tmp_path / str(len(seeds))
+        run(agent, env, config, run_dir)
+        states[len(seeds)] = final(agent, env, config, run_dir)
+        returns[len(seeds)] = np.array([r["returns"] for r in metrics.read(run_dir, "eval")])
+    whole, _ = training.train(agent, env, jax.random.key(1), steps=steps)
+    for lanes, lane in ((3, 1), (1, 0)):
+        assert same(jax.tree.map(lambda leaf, i=lane: leaf[i], states[lanes]), whole)
+    np.testing.assert_array_equal(returns[3][:, 1], returns[1][:, 0])
+    assert not np.array_equal(returns[3][:, 0], returns[3][:, 1])
 
 
 def test_rows_are_the_metrics_of_the_whole(straight, agent, env):

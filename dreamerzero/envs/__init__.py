@@ -10,6 +10,7 @@ from gymnax.environments.environment import Environment
 
 from dreamerzero.envs.api import Env, load, wrap
 from dreamerzero.envs.mazes import BlockingMaze, DynaMaze, ShortcutMaze
+from dreamerzero.envs.pixels import CartPolePixels, PendulumPixels
 from dreamerzero.envs.swingup import CartPoleSwingup
 from dreamerzero.types import UsageError
 
@@ -18,6 +19,8 @@ OWN: dict = {
     "BlockingMaze-v0": BlockingMaze,
     "ShortcutMaze-v0": ShortcutMaze,
     "CartPoleSwingup-v0": CartPoleSwingup,
+    "CartPole-pixels": CartPolePixels,
+    "Pendulum-pixels": PendulumPixels,
 }
 """This project's own environments: id → class."""
 

@@ -160,4 +160,6 @@ SCENES: dict[str, tuple[Painter, int]] = {
         100,
     ),
     "Pendulum-v1": (pendulum, 20),
+    "CartPole-pixels": (cells, 50),
+    "Pendulum-pixels": (cells, 20),
 }

@@ -13,7 +13,8 @@ from dreamerzero.types import Discrete
 
 SLOW = {"Seaquest-MinAtar", "Freeway-MinAtar"}  # tens of seconds to compile
 TERMINATING = {
-    "CartPole-v1", "Asterix-MinAtar", "Breakout-MinAtar", "SpaceInvaders-MinAtar", "Catch-bsuite",
+    "CartPole-v1", "CartPole-pixels",
+    "Asterix-MinAtar", "Breakout-MinAtar", "SpaceInvaders-MinAtar", "Catch-bsuite",
     "DeepSea-bsuite", "MemoryChain-bsuite", "UmbrellaChain-bsuite", "SimpleBandit-bsuite",
     "FrozenLake-misc",
     *(f"{probe.__module__}:{probe.__name__}" for probe in PROBES if probe is not TruncationProbe),

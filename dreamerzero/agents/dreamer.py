@@ -14,7 +14,6 @@ world predicts nothing but what search needs.
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import jax
@@ -23,15 +22,17 @@ import optax
 from flax import struct
 
 from dreamerzero import ops
+from dreamerzero.agents import sequences
+from dreamerzero.agents.sequences import Memory
 from dreamerzero.nn import distributions
+from dreamerzero.nn.heads import scalar
 from dreamerzero.nn.networks import MLP
-from dreamerzero.nn.normalisers import ReturnRange, RunningMoments
+from dreamerzero.nn.normalisers import ReturnRange
 from dreamerzero.nn.optimisers import clip_by_tensor_norm, laprop
 from dreamerzero.planning import imagine
 from dreamerzero.replay import sequence
 from dreamerzero.types import (
     ActorOutput,
-    Box,
     EnvSpec,
     Metrics,
     Phase,
@@ -40,7 +41,7 @@ from dreamerzero.types import (
     UsageError,
     static,
 )
-from dreamerzero.worlds.rssm import RSSM, Latent
+from dreamerzero.worlds.rssm import RSSM
 
 
 @struct.dataclass
@@ -53,14 +54,6 @@ class State:
     optimiser: Any
     return_range: ReturnRange
     replay: sequence.SequenceReplay
-
-
-@struct.dataclass
-class Memory:
-    """What acting carries: the filtered latent, and the action taken there."""
-
-    latent: Latent
-    action: jax.Array
 
 
 @struct.dataclass
@@ -163,27 +156,11 @@ class Dreamer:
 
     def check(self):
         """Raises UsageError for what no run could make sense of."""
-        observation, action = self.spec.observation, self.spec.action
-        if len(action.shape) > 1:
-            raise UsageError(
-                f"dreamer acts with one integer or a vector; {self.spec.name} wants actions of "
-                f"shape {action.shape}. Flatten them in the environment."
-            )
-        if isinstance(observation, Box) and len(observation.shape) not in (1, 2, 3):
-            raise UsageError(
-                f"dreamer sees vectors [N] and images [H, W] or [H, W, C]; {self.spec.name} shows "
-                f"shape {observation.shape}. Reshape it in the environment."
-            )
+        sequences.check(self, "dreamer")
         if self.deter % self.blocks:
             raise UsageError(f"deter ({self.deter}) must be a multiple of blocks ({self.blocks}).")
         if self.bins % 2 == 0 or self.bins < 3:
             raise UsageError(f"bins must be odd, so that one of them is zero; got {self.bins}.")
-        if self.capacity // self.num_envs < 2 * self.batch_length:
-            raise UsageError(
-                f"capacity {self.capacity} over {self.num_envs} environments leaves "
-                f"{self.capacity // self.num_envs} frames each; at least {2 * self.batch_length} "
-                "(2 · batch_length) are needed."
-            )
 
     @property
     def world(self) -> RSSM:
@@ -229,9 +206,8 @@ class Dreamer:
             "actor": self.actor.init(actor_key, features),
             "critic": self.critic.init(critic_key, features),
         }
-        moments = {"observation": RunningMoments.init(self.spec.observation.shape)}
         return State(
-            params=params | moments,
+            params=params | sequences.moments(self.spec),
             # A copy: the same buffer twice in a state could not be donated.
             slow_critic=jax.tree.map(jnp.copy, params["critic"]),
             optimiser=self.optimiser.init(params),
@@ -240,36 +216,24 @@ class Dreamer:
         )
 
     def memory(self, batch_size: int) -> Memory:
-        action = jnp.zeros((batch_size, *self.spec.action.shape), self.spec.action.dtype)
-        return Memory(self.world.initial(batch_size), action)
+        return sequences.memory(self.spec, self.world, batch_size)
 
     def act(self, params, key, timestep: TimeStep, memory, *, explore: bool) -> ActorOutput:
         latent_key, action_key = jax.random.split(key)
-        latent = self.world.observe(
-            params["world"],
-            latent_key,
-            memory.latent,
-            memory.action,
-            self._see(params, timestep.observation),
-            timestep.is_first,
-        )
+        latent = sequences.filter_in(self.spec, self.world, params, latent_key, timestep, memory)
         policy = self.policy(params, latent.features)
         action = policy.sample(seed=action_key) if explore else policy.mode()
         action = action.astype(self.spec.action.dtype)
         return ActorOutput(action, Memory(latent, action))
 
     def observe(self, state: State, rollout: Rollout) -> State:
-        params = state.params
-        if self._sees_vectors:
-            moments = params["observation"].update(rollout.next_timestep.observation)
-            params = params | {"observation": moments}
-        return state.replace(params=params, replay=sequence.add(state.replay, rollout))
+        return sequences.remember(self.spec, state, rollout)
 
     def learn(self, state: State, key) -> tuple[State, Metrics]:
         """One update of world, actor and critic on one batch of sequences."""
         sample_key, loss_key = jax.random.split(key)
         batch = sequence.sample(state.replay, sample_key, self.batch_size, self.batch_length)
-        batch = batch.replace(observation=self._see(state.params, batch.observation))
+        batch = batch.replace(observation=sequences.see(self.spec, state.params, batch.observation))
         params = {name: state.params[name] for name in ("world", "actor", "critic")}
         (_, (return_range, metrics)), grads = jax.value_and_grad(self.loss, has_aux=True)(
             params, state.slow_critic, state.return_range, batch, loss_key
@@ -287,32 +251,7 @@ class Dreamer:
         return state, metrics
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
-        """Prefill until every stream can give a window, then collect and learn in turn.
-
-        An update replays `batch_size · batch_length` steps; collection and updates are interleaved
-        as finely as whole numbers allow to meet `train_ratio`.
-        """
-        steps_per_update = self.replayed_per_update / self.train_ratio
-        collect = max(1, round(steps_per_update / self.num_envs))
-        repeats = max(1, round(collect * self.num_envs / steps_per_update))
-        prefill = math.ceil(self.batch_length / collect)
-        train = steps // (collect * self.num_envs) - prefill
-        if train < 1:
-            least = (prefill + 1) * collect * self.num_envs
-            raise UsageError(f"dreamer needs at least {least} steps with these sizes; got {steps}.")
-        return (
-            Phase("prefill", prefill, collect, learn=""),
-            Phase("train", train, collect, repeats=repeats),
-        )
-
-    @property
-    def _sees_vectors(self) -> bool:
-        observation = self.spec.observation
-        return isinstance(observation, Box) and len(observation.shape) == 1
-
-    def _see(self, params, observation):
-        """Vectors in units of their own spread, so that no element is too small to reconstruct."""
-        return params["observation"].normalise(observation) if self._sees_vectors else observation
+        return sequences.phases(self, steps)
 
     def policy(self, params, features):
         """The distribution over actions at `features [..., F]`."""
@@ -323,17 +262,15 @@ class Dreamer:
         """The whole loss on frames `[T, B, ...]`, with the new return range and metrics."""
         world_key, dream_key = jax.random.split(key)
         world_loss, (latents, metrics) = self.world.loss(params["world"], world_key, batch)
-        bins = ops.symexp_bins(self.bins, self.bin_limit)
+        head = scalar(self.bins, self.bin_limit)
 
         def value(critic, features):
-            return ops.two_hot_mean(self.critic.apply(critic, features), bins)
+            return head.mean(self.critic.apply(critic, features))
 
         def value_loss(features, target):
             logits = self.critic.apply(params["critic"], features)
             slow = value(slow_critic, jax.lax.stop_gradient(features))
-            return ops.two_hot_loss(logits, target, bins) + self.slow_scale * ops.two_hot_loss(
-                logits, slow, bins
-            )
+            return head.loss(logits, target) + self.slow_scale * head.loss(logits, slow)
 
         # Dream on from every replayed state. Only the actor and the critic learn from it, so the
         # gradient stops here; they see the dream as data.

@@ -1,4 +1,4 @@
-"""Layers and bodies (linen). Everything is dense → RMSNorm → SiLU unless it says otherwise."""
+"""Layers and bodies (linen). Everything is dense → RMSNorm → SiLU unless `act` says otherwise."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ class Dense(nn.Module):
 
 
 class NormAct(nn.Module):
-    """RMSNorm (in float32, ε = 1e-4) over `axes`, then SiLU."""
+    """RMSNorm (in float32, ε = 1e-4) over `axes`, then SiLU; or `elu` alone, as before v3."""
 
+    act: str = "norm_silu"
     axes: int | tuple[int, ...] = -1
 
     @nn.compact
     def __call__(self, x):
+        if self.act == "elu":
+            return nn.elu(x)
         norm = nn.RMSNorm(
             epsilon=1e-4, dtype=jnp.float32, reduction_axes=self.axes, feature_axes=self.axes
         )
@@ -51,11 +54,12 @@ class MLP(nn.Module):
     units: int
     outputs: int | None = None
     output_scale: float = 1.0
+    act: str = "norm_silu"
 
     @nn.compact
     def __call__(self, x):
         for _ in range(self.layers):
-            x = NormAct()(Dense(self.units)(x))
+            x = NormAct(self.act)(Dense(self.units)(x))
         if self.outputs is None:
             return x
         return Dense(self.outputs, self.output_scale)(x).astype(jnp.float32)

@@ -1,6 +1,12 @@
 """Mathematics without parameters."""
 
-from dreamerzero.ops.latents import balanced_kl, categorical_kl, straight_through, unimix
+from dreamerzero.ops.latents import (
+    balanced_kl,
+    categorical_kl,
+    gaussian_kl,
+    straight_through,
+    unimix,
+)
 from dreamerzero.ops.returns import lambda_returns
 from dreamerzero.ops.scalars import (
     symexp,
@@ -14,6 +20,7 @@ from dreamerzero.ops.scalars import (
 __all__ = [
     "balanced_kl",
     "categorical_kl",
+    "gaussian_kl",
     "lambda_returns",
     "straight_through",
     "symexp",

@@ -1,4 +1,4 @@
-"""Categorical latents: mixing with uniform, straight-through samples, balanced KL."""
+"""Stochastic latents: mixing with uniform, straight-through samples, KL and its balance."""
 
 from __future__ import annotations
 
@@ -33,16 +33,22 @@ def categorical_kl(p, q):
     return jnp.sum(jnp.exp(p) * (p - q), axis=(-2, -1))
 
 
-def balanced_kl(posterior, prior, free_nats):
-    """The dynamics and representation losses, `[...]` each (Hafner et al. 2023, eq. 3).
+def gaussian_kl(p, q):
+    """KL(p ‖ q) `[...]` of independent normals, each a mean and a standard deviation `[..., S]`."""
+    (mean_p, std_p), (mean_q, std_q) = p, q
+    ratio = jnp.square(std_p / std_q)
+    distance = jnp.square((mean_p - mean_q) / std_q)
+    return 0.5 * jnp.sum(ratio + distance - 1.0 - jnp.log(ratio), axis=-1)
 
-    dyn = max(free, KL(sg(post) ‖ prior)),  rep = max(free, KL(post ‖ sg(prior)))
+
+def balanced_kl(kl, posterior, prior):
+    """The dynamics and representation terms, `[...]` each (Hafner et al. 2021, 2023, eq. 3).
+
+    dyn = KL(sg(post) ‖ prior) teaches the prior,  rep = KL(post ‖ sg(prior)) the posterior
 
     Args:
-      posterior, prior: log-probabilities `[..., S, C]`.
-      free_nats: KL below which nothing is pushed, for each state on its own.
+      kl: of two distributions, `(p, q) -> [...]`.
+      posterior, prior: distributions, in the form that `kl` takes.
     """
-    sg = jax.lax.stop_gradient
-    dyn = categorical_kl(sg(posterior), prior)
-    rep = categorical_kl(posterior, sg(prior))
-    return jnp.maximum(dyn, free_nats), jnp.maximum(rep, free_nats)
+    fixed_posterior, fixed_prior = jax.lax.stop_gradient((posterior, prior))
+    return kl(fixed_posterior, prior), kl(posterior, fixed_prior)

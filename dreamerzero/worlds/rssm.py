@@ -11,6 +11,7 @@ Hafner et al. 2019 (PlaNet), 2023 (DreamerV3).
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -18,22 +19,27 @@ import jax.numpy as jnp
 from flax import struct
 
 from dreamerzero import ops
+from dreamerzero.nn.heads import Normal, TwoHot, scalar
 from dreamerzero.nn.networks import MLP, BlockDense, ConvEncoder, Dense, NormAct, SplitDense
 from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, static
+from dreamerzero.worlds.stochastic import Categorical, Gaussian
 
 
 @struct.dataclass
 class Latent:
-    """Memory `deter [B, D]` and the sampled one-hot classes `stoch [B, S, C]`."""
+    """Memory `deter [B, D]`, and the sample `stoch`: classes `[B, S, C]` or numbers `[B, S]`."""
 
     deter: jax.Array
     stoch: jax.Array
 
     @property
     def features(self) -> jax.Array:
-        """What every head reads, `[B, D + S·C]`."""
-        stoch = self.stoch.reshape(*self.stoch.shape[:-2], -1)
-        return jnp.concatenate([self.deter, stoch], axis=-1)
+        """What every head reads, `[B, D + S·C]` or `[B, D + S]`."""
+        return jnp.concatenate([self.deter, self.flat_stoch], axis=-1)
+
+    @property
+    def flat_stoch(self) -> jax.Array:
+        return self.stoch.reshape(*self.deter.shape[:-1], -1)
 
 
 @struct.dataclass
@@ -50,6 +56,9 @@ class RSSM:
     depth: int = static()
     bins: int = static()
     bin_limit: float = static()
+    latent: str = static("categorical")  # or gaussian, which has no `classes`
+    recurrence: str = static("block_gru")  # or gru, with ELU and no norms but the GRU's own
+    free_each: bool = static(True)  # free nats for every state, not for the mean of all
     unimix: float = 0.01
     free_nats: float = 1.0
     dyn_scale: float = 1.0
@@ -57,17 +66,27 @@ class RSSM:
     horizon: float = 333.0
 
     @property
+    def stochastic(self) -> Categorical | Gaussian:
+        if self.latent == "gaussian":
+            return Gaussian(self.stoch)
+        return Categorical(self.stoch, self.classes, self.unimix)
+
+    @property
+    def reward(self) -> TwoHot | Normal:
+        return scalar(self.bins, self.bin_limit)
+
+    @property
     def net(self) -> Networks:
         return Networks(
             self.spec.observation,
             self.deter,
             self.hidden,
-            self.stoch,
-            self.classes,
+            self.stochastic.num_outputs,
             self.blocks,
             self.units,
             self.depth,
             self.bins,
+            self.recurrence,
         )
 
     def init(self, key):
@@ -79,31 +98,30 @@ class RSSM:
     def initial(self, batch_size: int) -> Latent:
         return Latent(
             jnp.zeros((batch_size, self.deter)),
-            jnp.zeros((batch_size, self.stoch, self.classes)),
+            jnp.zeros((batch_size, *self.stochastic.shape)),
         )
 
     def observe(self, params, key, latent, action, observation, is_first) -> Latent:
         """Filters in one observation `[B, ...]`; `action` is the one that led to it."""
         tokens = self._apply(params, Networks.tokens, observation)
-        noise = jax.random.gumbel(key, latent.stoch.shape)
+        noise = self.stochastic.noise(key, is_first.shape)
         return self._filter(params, latent, self._action(action), tokens, is_first, noise)[0]
 
     def step(self, params, key, action, latent) -> tuple[Prediction, Latent]:
         """Imagines one step `[B, ...]`."""
         deter = self._apply(params, Networks.core, latent, self._action(action))
-        log_probs = ops.unimix(self._apply(params, Networks.prior, deter), self.unimix)
-        stoch = ops.straight_through(log_probs, jax.random.gumbel(key, latent.stoch.shape))
-        latent = Latent(deter, stoch)
+        prior = self.stochastic.distribution(self._apply(params, Networks.prior, deter))
+        noise = self.stochastic.noise(key, deter.shape[:-1])
+        latent = Latent(deter, self.stochastic.sample(prior, noise))
         return self.predict(params, latent), latent
 
     def predict(self, params, latent) -> Prediction:
         """Reward of arriving in `latent`, and the discount of what comes after it."""
-        logits, logit = self._apply(params, Networks.outcome, latent.features)
-        bins = ops.symexp_bins(self.bins, self.bin_limit)
-        return Prediction(ops.two_hot_mean(logits, bins), jax.nn.sigmoid(logit))
+        reward, logit = self._apply(params, Networks.outcome, latent.features)
+        return Prediction(self.reward.mean(reward), jax.nn.sigmoid(logit))
 
     def loss(self, params, key, batch):
-        """The loss of explaining real sequences (Hafner et al. 2023, eq. 3).
+        """The loss of explaining real sequences (Hafner et al. 2019, eq. 3; 2023, eq. 3).
 
         Args:
           batch: frames `[T, B, ...]`. The latent starts empty with each sequence.
@@ -115,7 +133,7 @@ class RSSM:
         previous = jnp.concatenate([jnp.zeros_like(action[:1]), action[:-1]])
         is_first = batch.is_first.at[0].set(True)
         length, batch_size = is_first.shape
-        noise = jax.random.gumbel(key, (length, batch_size, self.stoch, self.classes))
+        noise = self.stochastic.noise(key, (length, batch_size))
 
         def body(latent, inputs):
             latent, posterior = self._filter(params, latent, *inputs)
@@ -124,26 +142,25 @@ class RSSM:
         _, (latents, posterior) = jax.lax.scan(
             body, self.initial(batch_size), (previous, tokens, is_first, noise)
         )
-        prior = ops.unimix(self._apply(params, Networks.prior, latents.deter), self.unimix)
-        dyn, rep = ops.balanced_kl(posterior, prior, self.free_nats)
+        prior = self.stochastic.distribution(self._apply(params, Networks.prior, latents.deter))
+        dyn, rep = ops.balanced_kl(self.stochastic.kl, posterior, prior)
 
         features = latents.features
         reward, go_on = self._apply(params, Networks.outcome, features)
         reconstruction = self._apply(params, Networks.decode, features)
-        bins = ops.symexp_bins(self.bins, self.bin_limit)
         going_on = (1.0 - batch.is_terminal) * (1.0 - 1.0 / self.horizon)
         losses = {
             "reconstruction": _reconstruction_loss(
                 reconstruction, batch.observation, self.spec.observation
             ),
-            "reward": ops.two_hot_loss(reward, batch.reward, bins),
+            "reward": self.reward.loss(reward, batch.reward),
             "continue": _bernoulli_loss(go_on, going_on),
-            "dynamics": self.dyn_scale * dyn,
-            "representation": self.rep_scale * rep,
+            "dynamics": self.dyn_scale * self._beyond_free(dyn),
+            "representation": self.rep_scale * self._beyond_free(rep),
         }
         losses = {name: loss.mean() for name, loss in losses.items()}
         metrics = {f"loss/{name}": loss for name, loss in losses.items()}
-        metrics["kl"] = ops.categorical_kl(posterior, prior).mean()
+        metrics["kl"] = dyn.mean()
         return sum(losses.values()), (latents, metrics)
 
     def _filter(self, params, latent, action, tokens, is_first, noise):
@@ -152,8 +169,13 @@ class RSSM:
             lambda x: x * keep.reshape(-1, *[1] * (x.ndim - 1)), (latent, action)
         )
         deter = self._apply(params, Networks.core, latent, action)
-        log_probs = ops.unimix(self._apply(params, Networks.posterior, deter, tokens), self.unimix)
-        return Latent(deter, ops.straight_through(log_probs, noise)), log_probs
+        outputs = self._apply(params, Networks.posterior, deter, tokens)
+        posterior = self.stochastic.distribution(outputs)
+        return Latent(deter, self.stochastic.sample(posterior, noise)), posterior
+
+    def _beyond_free(self, kl):
+        """KL under the free nats is constant: nothing is pushed below them."""
+        return jnp.maximum(kl if self.free_each else kl.mean(), self.free_nats)
 
     def _action(self, action):
         """One-hot, or no longer than 1 in any coordinate: samples of a normal can be."""
@@ -171,39 +193,48 @@ class Networks(nn.Module):
     observation: Box | Discrete
     deter: int
     hidden: int
-    stoch: int
-    classes: int
+    num_stats: int  # that describe a distribution over the stochastic part
     blocks: int
     units: int
     depth: int
     bins: int
+    recurrence: str
 
     def setup(self):
+        plain = self.recurrence == "gru"
+        act = "elu" if plain else "norm_silu"
+        mlp = partial(MLP, act=act)
         shape = self.observation.shape
         if len(shape) > 1:
             self.encoder = ConvEncoder(self.depth)
             num_tokens = ConvEncoder.num_outputs(shape, self.depth)
         else:
-            self.encoder = MLP(3, self.units)
+            self.encoder = mlp(3, self.units)
             num_tokens = self.units
-        self.inputs = [Dense(self.hidden) for _ in range(3)]
-        self.input_norms = [NormAct() for _ in range(3)]
-        self.core_hidden = BlockDense(self.deter)
-        self.core_norm = NormAct(axes=(0, 2))
-        self.gates = BlockDense(3 * self.deter)
-        self.prior_out = MLP(2, self.hidden, self.stoch * self.classes)
+        if plain:
+            self.input = mlp(1, self.hidden)
+            self.gates = Dense(3 * self.deter)
+            self.gate_norm = nn.LayerNorm(dtype=jnp.float32)
+        else:
+            self.inputs = [Dense(self.hidden) for _ in range(3)]
+            self.input_norms = [NormAct() for _ in range(3)]
+            self.core_hidden = BlockDense(self.deter)
+            self.core_norm = NormAct(axes=(0, 2))
+            self.gates = BlockDense(3 * self.deter)
+        self.prior_out = mlp(1 if plain else 2, self.hidden, self.num_stats)
         self.posterior_in = SplitDense((self.deter, num_tokens), self.hidden)
-        self.posterior_norm = NormAct()
-        self.posterior_out = Dense(self.stoch * self.classes)
-        self.decoder = MLP(3, self.units, _num_targets(self.observation))
-        self.reward = MLP(1, self.units, self.bins, output_scale=0.0)
-        self.go_on = MLP(1, self.units, 1)
+        self.posterior_act = NormAct(act)
+        self.posterior_out = Dense(self.num_stats)
+        self.decoder = mlp(3, self.units, _num_targets(self.observation))
+        self.reward = mlp(1, self.units, self.bins, output_scale=0.0)
+        self.go_on = mlp(1, self.units, 1)
 
     def __call__(self, latent, action, observation):
         """Touches every parameter once, for `init`."""
         deter = self.core(latent, action)
-        features = Latent(deter, self.posterior(deter, self.tokens(observation))).features
-        return self.prior(deter), self.decode(features), self.outcome(features)
+        features = Latent(deter, latent.stoch).features
+        stats = self.prior(deter), self.posterior(deter, self.tokens(observation))
+        return stats, self.decode(features), self.outcome(features)
 
     def tokens(self, observation):
         """The observation's whole share of the posterior: none of it needs the recurrence."""
@@ -211,25 +242,33 @@ class Networks(nn.Module):
 
     def core(self, latent, action):
         """h_t from the last latent `[B, ...]` and the action that followed it."""
-        stoch = latent.stoch.reshape(*latent.stoch.shape[:-2], -1)
-        inputs = zip(self.inputs, self.input_norms, (latent.deter, stoch, action), strict=True)
-        shared = jnp.concatenate([norm(dense(x)) for dense, norm, x in inputs], axis=-1)
+        core = self._gru if self.recurrence == "gru" else self._block_gru
+        return core(latent, action)
 
+    def _gru(self, latent, action):
+        """A GRU with one normalised linear layer (Hafner et al. 2021)."""
+        inputs = self.input(jnp.concatenate([latent.flat_stoch, action], axis=-1))
+        gates = self.gates(jnp.concatenate([inputs, latent.deter], axis=-1))
+        return _gated(self.gate_norm(gates), latent.deter)
+
+    def _block_gru(self, latent, action):
+        """A GRU in blocks that share their inputs, over a hidden layer (Hafner et al. 2023)."""
+        inputs = zip(
+            self.inputs, self.input_norms, (latent.deter, latent.flat_stoch, action), strict=True
+        )
+        shared = jnp.concatenate([norm(dense(x)) for dense, norm, x in inputs], axis=-1)
         batch = latent.deter.shape[0]
         blocks = latent.deter.reshape(batch, self.blocks, -1).transpose(1, 0, 2)
         hidden = self.core_norm(self.core_hidden(blocks, shared))
-        reset, candidate, update = jnp.split(self.gates(hidden).astype(jnp.float32), 3, axis=-1)
-        candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
-        update = jax.nn.sigmoid(update - 1.0)  # slow to forget from the start
-        blocks = update * candidate + (1.0 - update) * blocks
+        blocks = _gated(self.gates(hidden).astype(jnp.float32), blocks)
         return blocks.transpose(1, 0, 2).reshape(batch, self.deter)
 
     def prior(self, deter):
-        return self._classes(self.prior_out(deter))
+        return self.prior_out(deter)
 
     def posterior(self, deter, tokens):
-        hidden = self.posterior_norm(self.posterior_in(0, deter) + tokens)
-        return self._classes(self.posterior_out(hidden))
+        hidden = self.posterior_act(self.posterior_in(0, deter) + tokens)
+        return self.posterior_out(hidden).astype(jnp.float32)
 
     def decode(self, features):
         return self.decoder(features)
@@ -238,8 +277,13 @@ class Networks(nn.Module):
         """Logits of the reward's bins `[..., K]`, and of going on `[...]`."""
         return self.reward(features), self.go_on(features)[..., 0]
 
-    def _classes(self, logits):
-        return logits.reshape(*logits.shape[:-1], self.stoch, self.classes).astype(jnp.float32)
+
+def _gated(gates, deter):
+    """The GRU's update of `deter [..., D]` from its gates `[..., 3D]`."""
+    reset, candidate, update = jnp.split(gates, 3, axis=-1)
+    candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
+    update = jax.nn.sigmoid(update - 1.0)  # slow to forget from the start
+    return update * candidate + (1.0 - update) * deter
 
 
 def _network_input(observation, spec: Box | Discrete):

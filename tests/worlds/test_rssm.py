@@ -52,16 +52,58 @@ def batch(spec, length=6, size=3, seed=0):
     )
 
 
+PLANET = {"latent": "gaussian", "recurrence": "gru", "free_each": False, "bins": 1}
+V2 = {"recurrence": "gru", "unimix": 0.0, "bins": 1}
+
+
+@pytest.mark.parametrize("fields", [{}, V2, PLANET], ids=["v3", "v2", "planet"])
 @pytest.mark.parametrize("name", SPECS)
-def test_every_kind_of_observation_and_action_has_a_finite_loss_and_gradient(name):
-    world = RSSM(spec=SPECS[name], **SIZES)
+def test_every_kind_of_observation_and_action_has_a_finite_loss_and_gradient(name, fields):
+    world = RSSM(spec=SPECS[name], **(SIZES | fields))
     params = world.init(jax.random.key(0))
     key, frames = jax.random.key(1), batch(SPECS[name])
     (loss, (latents, _)), grads = jax.value_and_grad(world.loss, has_aux=True)(params, key, frames)
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-    assert latents.features.shape == (6, 3, 16 + 4 * 4)
-    np.testing.assert_allclose(latents.stoch.sum(-1), 1.0, rtol=1e-5)
+    size = 4 if world.latent == "gaussian" else 4 * 4
+    assert latents.features.shape == (6, 3, 16 + size)
+    if world.latent == "categorical":
+        np.testing.assert_allclose(latents.stoch.sum(-1), 1.0, rtol=1e-5)
+    prediction, dreamt = world.step(params, key, frames.action[0], world.initial(3))
+    assert prediction.reward.shape == prediction.discount.shape == (3,)
+    assert jax.tree.map(jnp.shape, dreamt) == jax.tree.map(jnp.shape, world.initial(3))
+
+
+def test_free_nats_are_for_each_state_or_for_their_mean():
+    kl = jnp.array([0.5, 5.0])
+    each = RSSM(spec=SPECS["vector"], **SIZES, free_nats=3.0)
+    np.testing.assert_array_equal(each._beyond_free(kl), [3.0, 5.0])
+    assert each.replace(free_each=False)._beyond_free(kl) == 3.0
+    assert each.replace(free_each=False)._beyond_free(kl + 2.0) == 4.75
+
+
+def test_the_plain_core_is_a_gru_with_layer_norm():
+    world = RSSM(spec=SPECS["vector"], **(SIZES | PLANET))
+    params = jax.tree.map(lambda p: p + 0.05, world.init(jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    deter, stoch, action = rng.normal(size=(2, 16)), rng.normal(size=(2, 4)), np.eye(2)
+    ours = world.net.apply(
+        params, Latent(jnp.float32(deter), jnp.float32(stoch)), action, method=Networks.core
+    )
+
+    p = jax.tree.map(np.float64, params["params"])
+    dense = p["input"]["Dense_0"]["Dense_0"]
+    inputs = np.concatenate([stoch, action], -1) @ dense["kernel"] + dense["bias"]
+    inputs = np.where(inputs > 0, inputs, np.expm1(inputs))
+    dense = p["gates"]["Dense_0"]
+    gates = np.concatenate([inputs, deter], -1) @ dense["kernel"] + dense["bias"]
+    gates = (gates - gates.mean(-1, keepdims=True)) / np.sqrt(gates.var(-1, keepdims=True) + 1e-6)
+    gates = gates * p["gate_norm"]["scale"] + p["gate_norm"]["bias"]
+    reset, candidate, update = np.split(gates, 3, -1)
+    update = 1 / (1 + np.exp(1 - update))
+    candidate = np.tanh(candidate / (1 + np.exp(-reset)))
+    expected = update * candidate + (1 - update) * deter
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_core_is_the_block_gru_written_as_a_loop_over_blocks():
@@ -138,7 +180,8 @@ def test_the_loss_filters_as_acting_does():
         )
         tokens = world.net.apply(params, frames.observation[t], method=Networks.tokens)
         logits = world.net.apply(params, deter, tokens, method=Networks.posterior)
-        latent = Latent(deter, ops.straight_through(ops.unimix(logits, 0.01), noise[t]))
+        log_probs = ops.unimix(logits.reshape(3, 4, 4), 0.01)
+        latent = Latent(deter, ops.straight_through(log_probs, noise[t]))
         np.testing.assert_allclose(latents.deter[t], latent.deter, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(latents.stoch[t], latent.stoch, atol=1e-5)
         action = frames.action[t]

@@ -1,0 +1,100 @@
+"""What agents share that learn a recurrent world from replayed sequences."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dreamerzero.nn.normalisers import RunningMoments
+from dreamerzero.replay import sequence
+from dreamerzero.types import Box, EnvSpec, Phase, Rollout, TimeStep, UsageError
+from dreamerzero.worlds.rssm import RSSM, Latent
+
+
+@struct.dataclass
+class Memory:
+    """What acting carries: the filtered latent, and the action taken there."""
+
+    latent: Latent
+    action: jax.Array
+
+
+def memory(spec: EnvSpec, world: RSSM, batch_size: int) -> Memory:
+    """What acting carries before the first step."""
+    action = jnp.zeros((batch_size, *spec.action.shape), spec.action.dtype)
+    return Memory(world.initial(batch_size), action)
+
+
+def filter_in(spec: EnvSpec, world: RSSM, params, key, timestep: TimeStep, memory) -> Latent:
+    """The latent `[B, ...]` after what `timestep` shows."""
+    observation = see(spec, params, timestep.observation)
+    return world.observe(
+        params["world"], key, memory.latent, memory.action, observation, timestep.is_first
+    )
+
+
+def check(agent, name: str) -> None:
+    """Raises UsageError for environments and sizes that no such agent could make sense of."""
+    spec, observation = agent.spec, agent.spec.observation
+    if len(spec.action.shape) > 1:
+        raise UsageError(
+            f"{name} acts with one integer or a vector; {spec.name} wants actions of shape "
+            f"{spec.action.shape}. Flatten them in the environment."
+        )
+    if isinstance(observation, Box) and len(observation.shape) not in (1, 2, 3):
+        raise UsageError(
+            f"{name} sees vectors [N] and images [H, W] or [H, W, C]; {spec.name} shows shape "
+            f"{observation.shape}. Reshape it in the environment."
+        )
+    frames = agent.capacity // agent.num_envs
+    if frames < 2 * agent.batch_length:
+        raise UsageError(
+            f"capacity {agent.capacity} over {agent.num_envs} environments leaves {frames} frames "
+            f"each; at least {2 * agent.batch_length} (2 · batch_length) are needed."
+        )
+
+
+def phases(agent, steps: int) -> tuple[Phase, Phase]:
+    """Prefill until every stream can give a window, then collect and learn in turn.
+
+    An update replays `batch_size · batch_length` steps; collection and updates are interleaved
+    as finely as whole numbers allow to meet `train_ratio`.
+    """
+    steps_per_update = agent.replayed_per_update / agent.train_ratio
+    collect = max(1, round(steps_per_update / agent.num_envs))
+    repeats = max(1, round(collect * agent.num_envs / steps_per_update))
+    prefill = math.ceil(agent.batch_length / collect)
+    train = steps // (collect * agent.num_envs) - prefill
+    if train < 1:
+        least = (prefill + 1) * collect * agent.num_envs
+        raise UsageError(f"These sizes need at least {least} steps; got {steps}.")
+    return (
+        Phase("prefill", prefill, collect, learn=""),
+        Phase("train", train, collect, repeats=repeats),
+    )
+
+
+def moments(spec: EnvSpec) -> dict[str, RunningMoments]:
+    """The part `observation` of params: where the running moments of vectors begin."""
+    return {"observation": RunningMoments.init(spec.observation.shape)}
+
+
+def remember(spec: EnvSpec, state, rollout: Rollout):
+    """`state` with the rollout in its replay, and vectors in the running moments."""
+    params = state.params
+    if _shows_vectors(spec):
+        seen = params["observation"].update(rollout.next_timestep.observation)
+        params = params | {"observation": seen}
+    return state.replace(params=params, replay=sequence.add(state.replay, rollout))
+
+
+def see(spec: EnvSpec, params, observation):
+    """Vectors in units of their own spread, so that no element is too small to reconstruct."""
+    return params["observation"].normalise(observation) if _shows_vectors(spec) else observation
+
+
+def _shows_vectors(spec: EnvSpec) -> bool:
+    return isinstance(spec.observation, Box) and len(spec.observation.shape) == 1

@@ -21,7 +21,11 @@ import jax.numpy as jnp
 
 import dreamerzero as dz
 
-DEFAULTS = {"dyna": ("DynaMaze-v0", 20_000), "dreamer": ("CartPole-v1", 1_000)}
+DEFAULTS = {
+    "dyna": ("DynaMaze-v0", 20_000),
+    "planet": ("Pendulum-v1", 1_000),
+    "dreamer": ("CartPole-v1", 1_000),
+}
 
 
 def measure(name: str, env_name: str, steps: int, seeds: int) -> dict:

@@ -9,9 +9,10 @@ import jax
 
 from dreamerzero.agents.dreamer import Dreamer
 from dreamerzero.agents.dyna import Dyna
+from dreamerzero.agents.planet import PlaNet
 from dreamerzero.types import Agent, UsageError
 
-AGENTS: dict[str, type] = {"dyna": Dyna, "dreamer": Dreamer}
+AGENTS: dict[str, type] = {"dyna": Dyna, "planet": PlaNet, "dreamer": Dreamer}
 
 
 def make(name: str, env, preset: str | None = None, **fields) -> Agent:

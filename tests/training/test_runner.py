@@ -132,12 +132,13 @@ def test_stopping_changes_nothing(
     straight, agent, env, make_config, few_rows, monkeypatch, tmp_path, same
 ):
     config = make_config()
+    handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 23)  # between two rows
         with pytest.raises(training.Interrupted, match="step 400 of 1,000") as stop:
             run(agent, env, config, tmp_path / "run")
     assert stop.value.signum == signal.SIGINT
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     # A killed process has written rows after its last checkpoint: they come again.
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "step": 99999}\n')

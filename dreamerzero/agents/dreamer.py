@@ -232,8 +232,7 @@ class Dreamer:
     def learn(self, state: State, key) -> tuple[State, Metrics]:
         """One update of world, actor and critic on one batch of sequences."""
         sample_key, loss_key = jax.random.split(key)
-        batch = sequence.sample(state.replay, sample_key, self.batch_size, self.batch_length)
-        batch = batch.replace(observation=sequences.see(self.spec, state.params, batch.observation))
+        batch = sequences.sample(self, state, sample_key)
         params = {name: state.params[name] for name in ("world", "actor", "critic")}
         (_, (return_range, metrics)), grads = jax.value_and_grad(self.loss, has_aux=True)(
             params, state.slow_critic, state.return_range, batch, loss_key

@@ -210,8 +210,7 @@ class PlaNet:
     def learn(self, state: State, key) -> tuple[State, Metrics]:
         """One update of the world on one batch of sequences."""
         sample_key, loss_key = jax.random.split(key)
-        batch = sequence.sample(state.replay, sample_key, self.batch_size, self.batch_length)
-        batch = batch.replace(observation=sequences.see(self.spec, state.params, batch.observation))
+        batch = sequences.sample(self, state, sample_key)
         world = state.params["world"]
         (_, (_, metrics)), grads = jax.value_and_grad(self.world.loss, has_aux=True)(
             world, loss_key, batch

@@ -91,6 +91,12 @@ def remember(spec: EnvSpec, state, rollout: Rollout):
     return state.replace(params=params, replay=sequence.add(state.replay, rollout))
 
 
+def sample(agent, state, key) -> sequence.Frame:
+    """The frames of one update `[batch_length, batch_size, ...]`, as the world sees them."""
+    batch = sequence.sample(state.replay, key, agent.batch_size, agent.batch_length)
+    return batch.replace(observation=see(agent.spec, state.params, batch.observation))
+
+
 def see(spec: EnvSpec, params, observation):
     """Vectors in units of their own spread, so that no element is too small to reconstruct."""
     return params["observation"].normalise(observation) if _shows_vectors(spec) else observation

@@ -1,10 +1,10 @@
-"""Does Dreamer learn? Three seeds on each task, with the preset for CPUs.
+"""Do PlaNet and the Dreamers learn? Three seeds on each task, with the preset for CPUs.
 
 Runs are resumable and land in `runs/learning/`; repeat the command after an interruption. Writes
 one JSON and one figure with all curves into `benchmarks/results/`.
 
     python benchmarks/dreamer_learning.py            # all tasks
-    python benchmarks/dreamer_learning.py Catch-bsuite
+    python benchmarks/dreamer_learning.py dreamer-Catch-bsuite planet-Pendulum-v1
 """
 
 from __future__ import annotations
@@ -19,52 +19,62 @@ from common import RESULTS, report
 from dreamerzero.training import metrics
 from dreamerzero.viz import curves
 
-TASKS = {  # environment: steps, the return that counts as learnt
-    "CartPole-v1": (30_000, 475.0),
-    "Pendulum-v1": (15_000, -250.0),
-    "Catch-bsuite": (24_000, 0.9),
-    "MemoryChain-bsuite": (12_000, 0.9),
+TASKS = {  # agent, environment: steps, the return that counts as learnt
+    ("dreamer", "CartPole-v1"): (30_000, 475.0),
+    ("dreamer", "Pendulum-v1"): (15_000, -250.0),
+    ("dreamer", "Catch-bsuite"): (24_000, 0.9),
+    ("dreamer", "MemoryChain-bsuite"): (12_000, 0.9),
+    ("dreamer-v1", "Pendulum-v1"): (15_000, -300.0),
+    ("dreamer-v2", "Pendulum-v1"): (15_000, -300.0),
+    ("dreamer-v2", "Catch-bsuite"): (24_000, 0.9),
+    ("planet", "Pendulum-v1"): (10_000, -300.0),
 }
+NAMES = {f"{agent}-{env}": (agent, env) for agent, env in TASKS}
 SEEDS = 3
 RUNS = Path("runs/learning")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(TASKS)}; all if none is named")
-    chosen = parser.parse_args().tasks or list(TASKS)
-    if unknown := set(chosen) - set(TASKS):
-        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(TASKS)}")
-    for task in chosen:
-        train(task)
-    begun = [task for task in TASKS if metrics.read(RUNS / task, "eval")]
-    for task in begun:
-        curves.plot([RUNS / task], RESULTS / f"dreamer_{task}.png")
+    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(NAMES)}; all if none is named")
+    chosen = parser.parse_args().tasks or list(NAMES)
+    if unknown := set(chosen) - set(NAMES):
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    for name in chosen:
+        train(name)
+    begun = [name for name in NAMES if metrics.read(RUNS / name, "eval")]
+    for name in begun:
+        curves.plot([RUNS / name], RESULTS / f"{name}.png")
     report(
         "dreamer_learning",
-        [row(task) for task in begun],
-        curves={task: metrics.read(RUNS / task, "eval") for task in begun},
+        [row(name) for name in begun],
+        curves={name: metrics.read(RUNS / name, "eval") for name in begun},
     )
 
 
-def train(task: str) -> None:
-    steps, _ = TASKS[task]
-    command = [sys.executable, "-m", "dreamerzero", "train", "dreamer", "--env", task]
+def train(name: str) -> None:
+    agent, env = NAMES[name]
+    steps, _ = TASKS[agent, env]
+    command = [sys.executable, "-m", "dreamerzero", "train", agent, "--env", env]
     options = {"steps": steps, "num-seeds": SEEDS, "eval-every": steps // 15}
-    options["run-dir"] = RUNS / task
-    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    if agent == "planet":
+        options["eval-every"] = steps // 5  # it plans in every one of their steps
+    options["run-dir"] = RUNS / name
+    command += [text for option, value in options.items() for text in (f"--{option}", str(value))]
     subprocess.run(command, check=True)
 
 
-def row(task: str) -> dict:
+def row(name: str) -> dict:
     """When every seed had learnt, and what became of it; of a run under way, as far as it went."""
-    steps, threshold = TASKS[task]
-    evaluations = metrics.read(RUNS / task, "eval")
+    agent, env = NAMES[name]
+    steps, threshold = TASKS[agent, env]
+    evaluations = metrics.read(RUNS / name, "eval")
     worst = {e["step"]: min(e["returns"]) for e in evaluations}
     learnt = next((step for step, value in worst.items() if value >= threshold), None)
     last = evaluations[-1]
     return {
-        "env": task,
+        "agent": agent,
+        "env": env,
         "seeds": len(last["returns"]),
         "threshold": threshold,
         "all seeds at": learnt,

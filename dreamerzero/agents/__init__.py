@@ -8,11 +8,19 @@ import difflib
 import jax
 
 from dreamerzero.agents.dreamer import Dreamer
+from dreamerzero.agents.dreamer_v1 import DreamerV1
+from dreamerzero.agents.dreamer_v2 import DreamerV2
 from dreamerzero.agents.dyna import Dyna
 from dreamerzero.agents.planet import PlaNet
 from dreamerzero.types import Agent, UsageError
 
-AGENTS: dict[str, type] = {"dyna": Dyna, "planet": PlaNet, "dreamer": Dreamer}
+AGENTS: dict[str, type] = {
+    "dyna": Dyna,
+    "planet": PlaNet,
+    "dreamer-v1": DreamerV1,
+    "dreamer-v2": DreamerV2,
+    "dreamer": Dreamer,
+}
 
 
 def make(name: str, env, preset: str | None = None, **fields) -> Agent:

@@ -5,7 +5,7 @@ Hafner et al. 2019, "Learning Latent Dynamics for Planning from Pixels".
 env → sequence replay → RSSM → cross-entropy search over action sequences, in latent space → env
 
   world      L = Σ recon + reward + continue + max(free, KL(posterior ‖ prior))            (eq. 3)
-  planner    argmax_a Σ_t (Π_{k<t} γ_k) r_t along dreams of the prior, by CEM      (algorithm 2)
+  planner    argmax_a Σ_t (Π_{k<t} γ_k) r_t along the prior's likeliest dream, by CEM  (algorithm 2)
 
 Nothing learns behaviour. Before it in the lineage: PETS, which searches in the same way through an
 ensemble. After it: Dreamer, the same world with an actor in place of the search.
@@ -95,14 +95,17 @@ class PlaNet:
     """1 / (1 − γ), in steps"""
     free_nats: float = 3.0
     """KL below which the latent is left alone, for the mean over states"""
+    kl_scale: float = 1.0
+    """weight of the KL"""
 
     PRESETS: ClassVar[dict[str, dict]] = {
         "xs": {
             "num_envs": 8,
-            "train_ratio": 64.0,
+            "train_ratio": 128.0,
             "batch_size": 16,
             "batch_length": 32,
             "capacity": 200_000,
+            "planned": 15,
             "population": 64,
             "elites": 8,
             "iterations": 3,
@@ -110,6 +113,9 @@ class PlaNet:
             "hidden": 64,
             "units": 64,
             "depth": 8,
+            # A vector's few numbers weigh less against the KL than an image's thousands.
+            "free_nats": 0.0,
+            "kl_scale": 0.1,
         },
         "paper": {},
     }
@@ -140,18 +146,14 @@ class PlaNet:
             deter=self.deter,
             hidden=self.hidden,
             stoch=self.stoch,
-            classes=0,
-            blocks=1,
             units=self.units,
             depth=self.depth,
-            bins=1,
-            bin_limit=0.0,
             latent="gaussian",
             recurrence="gru",
             free_each=False,
             # The whole KL's gradient: to the prior by one term, to the posterior by the other.
-            dyn_scale=1.0,
-            rep_scale=1.0,
+            dyn_scale=self.kl_scale,
+            rep_scale=self.kl_scale,
             free_nats=self.free_nats,
             horizon=self.horizon,
         )
@@ -191,7 +193,9 @@ class PlaNet:
         """The first action `[A]` of the best plan from one latent, leaves without a batch axis."""
         shape = (self.planned, *self.spec.action.shape)
         bound = jnp.ones(self.spec.action.shape)
-        score = scorer(lambda *inputs: self.world.step(params, *inputs), latent)
+        # The likeliest dreams, not sampled ones as in the paper: a sample's own luck weighs more
+        # than the difference between two plans, until populations are large.
+        score = scorer(lambda _, *inputs: self.world.step(params, None, *inputs), latent)
         return cem(
             key,
             score,
@@ -210,15 +214,15 @@ class PlaNet:
     def learn(self, state: State, key) -> tuple[State, Metrics]:
         """One update of the world on one batch of sequences."""
         sample_key, loss_key = jax.random.split(key)
-        batch = sequences.sample(self, state, sample_key)
+        replay, batch = sequences.sample(self, state, sample_key)
         world = state.params["world"]
         (_, (_, metrics)), grads = jax.value_and_grad(self.world.loss, has_aux=True)(
-            world, loss_key, batch
+            world, loss_key, batch.frames, batch.memory.latent, batch.memory.action
         )
         updates, optimiser = self.optimiser.update(grads, state.optimiser)
         metrics["grad_norm"] = optax.tree.norm(grads)
         params = state.params | {"world": optax.apply_updates(world, updates)}
-        return state.replace(params=params, optimiser=optimiser), metrics
+        return state.replace(params=params, optimiser=optimiser, replay=replay), metrics
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
         return sequences.phases(self, steps)

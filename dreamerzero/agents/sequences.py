@@ -50,10 +50,10 @@ def check(agent, name: str) -> None:
             f"{observation.shape}. Reshape it in the environment."
         )
     frames = agent.capacity // agent.num_envs
-    if frames < 2 * agent.batch_length:
+    if frames <= 2 * agent.batch_length:
         raise UsageError(
             f"capacity {agent.capacity} over {agent.num_envs} environments leaves {frames} frames "
-            f"each; at least {2 * agent.batch_length} (2 · batch_length) are needed."
+            f"each; more than {2 * agent.batch_length} (2 · batch_length) are needed."
         )
 
 
@@ -66,7 +66,7 @@ def phases(agent, steps: int) -> tuple[Phase, Phase]:
     steps_per_update = agent.replayed_per_update / agent.train_ratio
     collect = max(1, round(steps_per_update / agent.num_envs))
     repeats = max(1, round(collect * agent.num_envs / steps_per_update))
-    prefill = math.ceil(agent.batch_length / collect)
+    prefill = math.ceil((agent.batch_length + 1) / collect)
     train = steps // (collect * agent.num_envs) - prefill
     if train < 1:
         least = (prefill + 1) * collect * agent.num_envs
@@ -91,10 +91,36 @@ def remember(spec: EnvSpec, state, rollout: Rollout):
     return state.replace(params=params, replay=sequence.add(state.replay, rollout))
 
 
-def sample(agent, state, key) -> sequence.Frame:
-    """The frames of one update `[batch_length, batch_size, ...]`, as the world sees them."""
-    batch = sequence.sample(state.replay, key, agent.batch_size, agent.batch_length)
-    return batch.replace(observation=see(agent.spec, state.params, batch.observation))
+@struct.dataclass
+class Batch:
+    """What one update replays.
+
+    `frames` are `[batch_length, batch_size, ...]`, as the world sees them; `memory` is what the
+    frame before them left, `place` where they lie in the replay."""
+
+    frames: sequence.Frame
+    memory: Memory
+    place: sequence.Place
+
+
+def sample(agent, state, key) -> tuple[sequence.SequenceReplay, Batch]:
+    """The next batch, and the replay after it was drawn."""
+    # One frame more: all that is wanted of it is what the agent knew and did there.
+    replay, frames, place = sequence.sample(
+        state.replay, key, agent.batch_size, agent.batch_length + 1
+    )
+    before, frames, place = (
+        jax.tree.map(lambda leaf: leaf[0], frames),
+        jax.tree.map(lambda leaf: leaf[1:], frames),
+        place.replace(slot=place.slot[1:]),
+    )
+    if before.context is None:  # a window begins with nothing known
+        start = memory(agent.spec, agent.world, agent.batch_size)
+        frames = frames.replace(is_first=frames.is_first.at[0].set(True))
+    else:
+        start = Memory(agent.world.unpack(before.context), before.action)
+    observation = see(agent.spec, state.params, frames.observation)
+    return replay, Batch(frames.replace(observation=observation), start, place)
 
 
 def see(spec: EnvSpec, params, observation):

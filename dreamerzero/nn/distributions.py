@@ -15,6 +15,15 @@ def num_outputs(action: Box | Discrete) -> int:
     return action.num if isinstance(action, Discrete) else 2 * action.shape[0]
 
 
+def differentiable_sample(policy: distrax.Distribution, key):
+    """An action with gradients to the policy: of its noise's place and width (reparametrised), or
+    one-hot `[..., num]` with those of the probabilities (straight-through)."""
+    if isinstance(policy, distrax.Categorical):
+        log_probs = jax.nn.log_softmax(policy.logits)
+        return ops.straight_through(log_probs, jax.random.gumbel(key, log_probs.shape))
+    return policy.sample(seed=key)
+
+
 def policy(outputs, action: Box | Discrete, unimix) -> distrax.Distribution:
     """The distribution over actions that a policy's `outputs [..., num_outputs(action)]` mean.
 

@@ -23,15 +23,15 @@ def clip_by_tensor_norm(ratio, minimum=1e-3) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def laprop(learning_rate, warmup, beta1=0.9, beta2=0.999, eps=1e-20):
-    """LaProp (Ziyin et al. 2020): RMS-normalise first, then momentum; both bias-corrected.
-
-    The learning rate rises linearly over the first `warmup` updates.
-    """
+def laprop(learning_rate, beta1=0.9, beta2=0.999, eps=1e-20) -> optax.GradientTransformation:
+    """LaProp (Ziyin et al. 2020): RMS-normalise first, then momentum; both bias-corrected."""
     return optax.chain(
         optax.scale_by_rms(decay=beta2, eps=eps, eps_in_sqrt=False, bias_correction=True),
         optax.ema(beta1, debias=True),
-        optax.scale_by_learning_rate(
-            lambda count: learning_rate * jnp.minimum(1.0, (count + 1) / warmup)
-        ),
+        optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def rising(learning_rate, warmup):
+    """A learning rate that reaches its value after `warmup` updates, linearly."""
+    return lambda count: learning_rate * jnp.minimum(1.0, (count + 1) / warmup)

@@ -2,7 +2,9 @@
 
 from dreamerzero.ops.latents import (
     balanced_kl,
+    categorical_entropy,
     categorical_kl,
+    gaussian_entropy,
     gaussian_kl,
     straight_through,
     unimix,
@@ -19,7 +21,9 @@ from dreamerzero.ops.scalars import (
 
 __all__ = [
     "balanced_kl",
+    "categorical_entropy",
     "categorical_kl",
+    "gaussian_entropy",
     "gaussian_kl",
     "lambda_returns",
     "straight_through",

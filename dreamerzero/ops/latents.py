@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -31,6 +33,16 @@ def straight_through(log_probs, gumbel):
 def categorical_kl(p, q):
     """KL(p ‖ q) `[...]` of log-probabilities `[..., S, C]`, summed over the S variables."""
     return jnp.sum(jnp.exp(p) * (p - q), axis=(-2, -1))
+
+
+def categorical_entropy(log_probs):
+    """Entropy `[...]` of log-probabilities `[..., S, C]`, summed over the S variables."""
+    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=(-2, -1))
+
+
+def gaussian_entropy(std):
+    """Entropy `[...]` of independent normals with standard deviations `[..., S]`."""
+    return jnp.sum(0.5 * math.log(2 * math.pi * math.e) + jnp.log(std), axis=-1)
 
 
 def gaussian_kl(p, q):

@@ -3,9 +3,14 @@
 A frame is what the agent saw with the reward that led to it and the action it chose there. The
 last frame of an episode is kept: it has its reward and its end, and an action that is never taken.
 So streams grow at different speeds, and each has its own write head.
+
+Beside each frame lies what the agent knew there, its context: a window can begin with what its
+sequence really left, and what an update knows better is written back (Hafner et al. 2023).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +29,17 @@ class Frame:
     is_first: jax.Array
     is_last: jax.Array
     is_terminal: jax.Array
+    context: Any = None
 
 
 @struct.dataclass
 class SequenceReplay:
-    """`frames` are `[B, N, ...]`; `head [B]` counts the frames each stream ever received."""
+    """`frames` are `[B, N, ...]`; `head [B]` counts the frames each stream ever received, and
+    `fresh [B]` those that have had their turn in the online queue."""
 
     frames: Frame
     head: jax.Array
+    fresh: jax.Array
 
     @property
     def size(self) -> jax.Array:
@@ -39,8 +47,20 @@ class SequenceReplay:
         return jnp.minimum(self.head, self.frames.reward.shape[1])
 
 
-def init(spec: EnvSpec, num_envs: int, capacity: int) -> SequenceReplay:
-    """An empty replay of `capacity` frames, shared evenly by `num_envs` streams."""
+@struct.dataclass
+class Place:
+    """Where windows lie in the replay."""
+
+    stream: jax.Array  # [B]
+    slot: jax.Array  # [T, B]
+
+
+def init(spec: EnvSpec, num_envs: int, capacity: int, context=None) -> SequenceReplay:
+    """An empty replay of `capacity` frames, shared evenly by `num_envs` streams.
+
+    Args:
+      context: an example `[num_envs, ...]` of what the rollouts' extras will hold, if anything.
+    """
 
     def empty(shape, dtype):
         return jnp.zeros((num_envs, capacity // num_envs, *shape), dtype)
@@ -52,8 +72,11 @@ def init(spec: EnvSpec, num_envs: int, capacity: int) -> SequenceReplay:
         is_first=empty((), bool),
         is_last=empty((), bool),
         is_terminal=empty((), bool),
+        context=jax.tree.map(lambda leaf: empty(leaf.shape[1:], leaf.dtype), context),
     )
-    return SequenceReplay(frames, jnp.zeros(num_envs, jnp.int32))
+    return SequenceReplay(
+        frames, jnp.zeros(num_envs, jnp.int32), fresh=jnp.zeros(num_envs, jnp.int32)
+    )
 
 
 def add(replay: SequenceReplay, rollout: Rollout) -> SequenceReplay:
@@ -71,32 +94,61 @@ def add(replay: SequenceReplay, rollout: Rollout) -> SequenceReplay:
     stored = jax.tree.map(
         lambda store, new: store.at[stream, slot].set(new, mode="drop"), replay.frames, frames
     )
-    return SequenceReplay(stored, replay.head + count[-1])
+    return replay.replace(frames=stored, head=replay.head + count[-1])
 
 
-def sample(replay: SequenceReplay, key, batch_size: int, length: int) -> Frame:
-    """Windows of consecutive frames, uniform over streams and then over starts.
+def sample(
+    replay: SequenceReplay, key, batch_size: int, length: int
+) -> tuple[SequenceReplay, Frame, Place]:
+    """Windows of consecutive frames: new ones once each, as soon as they are whole (the online
+    queue), the others uniform over streams and then over starts.
 
     A window may span episodes (`is_first` tells), but never the write head. Every stream must hold
-    at least `length` frames.
+    at least `length` frames. Windows of the online queue overlap in one frame, so that every
+    transition is in one of them.
 
     Returns:
-      Frames `[length, batch_size, ...]`.
+      The replay with its queue moved on, frames `[length, batch_size, ...]`, and their place.
     """
     num_envs, capacity = replay.frames.reward.shape
+    oldest = replay.head - replay.size
     stream_key, start_key = jax.random.split(key)
     stream = jax.random.randint(stream_key, (batch_size,), 0, num_envs)
-    oldest = (replay.head - replay.size)[stream]
-    start = jax.random.randint(start_key, (batch_size,), oldest, replay.head[stream] - length + 1)
-    slot = (start + jnp.arange(length)[:, None]) % capacity
-    return jax.tree.map(lambda store: store[stream, slot], replay.frames)
+    start = jax.random.randint(
+        start_key, (batch_size,), oldest[stream], replay.head[stream] - length + 1
+    )
+
+    fresh = jnp.maximum(replay.fresh, oldest)
+    ready = replay.head - fresh >= length
+    queue = jnp.argsort(~ready)[:batch_size]  # stable: the streams that are ready come first
+    online = ready[queue]
+    stream = stream.at[: queue.size].set(jnp.where(online, queue, stream[: queue.size]))
+    start = start.at[: queue.size].set(jnp.where(online, fresh[queue], start[: queue.size]))
+    fresh = fresh.at[queue].add(jnp.where(online, length - 1, 0))
+
+    place = Place(stream, (start + jnp.arange(length)[:, None]) % capacity)
+    frames = jax.tree.map(lambda store: store[stream, place.slot], replay.frames)
+    return replay.replace(fresh=fresh), frames, place
+
+
+def write_back(replay: SequenceReplay, place: Place, context) -> SequenceReplay:
+    """Renews the context `[T, B, ...]` of sampled frames. Where windows overlap, one of them wins:
+    always the same one on a CPU, any of them on a GPU."""
+    stored = jax.tree.map(
+        lambda store, new: store.at[place.stream, place.slot].set(new),
+        replay.frames.context,
+        context,
+    )
+    return replay.replace(frames=replay.frames.replace(context=stored))
 
 
 def _frames(rollout: Rollout) -> tuple[Frame, jax.Array]:
     """Interleaves each step's frame with the last frame it may have led to: `[2T, B, ...]`."""
     before, after = rollout.timestep, rollout.next_timestep
     no, yes = jnp.zeros_like(before.is_first), jnp.ones_like(before.is_first)
-    seen = Frame(before.observation, rollout.action, before.reward, before.is_first, no, no)
+    seen = Frame(
+        before.observation, rollout.action, before.reward, before.is_first, no, no, rollout.extras
+    )
     last = Frame(
         after.observation,
         jnp.zeros_like(rollout.action),
@@ -104,6 +156,9 @@ def _frames(rollout: Rollout) -> tuple[Frame, jax.Array]:
         no,
         yes,
         after.terminated,
+        # Nothing is known there until an update writes it, nor needed: an episode's end is followed
+        # by another's beginning, which forgets what was before.
+        jax.tree.map(jnp.zeros_like, rollout.extras),
     )
 
     def interleave(a, b):

@@ -50,13 +50,13 @@ class RSSM:
     deter: int = static()
     hidden: int = static()
     stoch: int = static()
-    classes: int = static()
-    blocks: int = static()
     units: int = static()
     depth: int = static()
-    bins: int = static()
-    bin_limit: float = static()
-    latent: str = static("categorical")  # or gaussian, which has no `classes`
+    classes: int = static(0)  # of a categorical latent
+    blocks: int = static(1)  # of a block GRU
+    bins: int = static(1)  # of the reward; a single one is the mean of a normal
+    bin_limit: float = static(0.0)
+    latent: str = static("categorical")  # or gaussian
     recurrence: str = static("block_gru")  # or gru, with ELU and no norms but the GRU's own
     free_each: bool = static(True)  # free nats for every state, not for the mean of all
     unimix: float = 0.01
@@ -74,6 +74,11 @@ class RSSM:
     @property
     def reward(self) -> TwoHot | Normal:
         return scalar(self.bins, self.bin_limit)
+
+    @property
+    def act(self) -> str:
+        """The activation that goes with the recurrence, see `nn.networks.NormAct`."""
+        return "elu" if self.recurrence == "gru" else "norm_silu"
 
     @property
     def net(self) -> Networks:
@@ -108,7 +113,7 @@ class RSSM:
         return self._filter(params, latent, self._action(action), tokens, is_first, noise)[0]
 
     def step(self, params, key, action, latent) -> tuple[Prediction, Latent]:
-        """Imagines one step `[B, ...]`."""
+        """Imagines one step `[B, ...]`: one that may come, or without a key the likeliest one."""
         deter = self._apply(params, Networks.core, latent, self._action(action))
         prior = self.stochastic.distribution(self._apply(params, Networks.prior, deter))
         noise = self.stochastic.noise(key, deter.shape[:-1])
@@ -120,27 +125,33 @@ class RSSM:
         reward, logit = self._apply(params, Networks.outcome, latent.features)
         return Prediction(self.reward.mean(reward), jax.nn.sigmoid(logit))
 
-    def loss(self, params, key, batch):
+    def pack(self, latent):
+        """`latent` in half the bytes or less, to be stored with every frame of a replay."""
+        return Latent(latent.deter.astype(jnp.bfloat16), self.stochastic.pack(latent.stoch))
+
+    def unpack(self, packed) -> Latent:
+        """What `pack` has packed, but for rounding."""
+        return Latent(packed.deter.astype(jnp.float32), self.stochastic.unpack(packed.stoch))
+
+    def loss(self, params, key, batch, latent, action):
         """The loss of explaining real sequences (Hafner et al. 2019, eq. 3; 2023, eq. 3).
 
         Args:
-          batch: frames `[T, B, ...]`. The latent starts empty with each sequence.
+          batch: frames `[T, B, ...]`.
+          latent, action: what the frame before them left, `[B, ...]`.
         Returns:
           The scalar loss, and the filtered latents `[T, B, ...]` with metrics.
         """
         tokens = self._apply(params, Networks.tokens, batch.observation)  # for all times at once
-        action = self._action(batch.action)
-        previous = jnp.concatenate([jnp.zeros_like(action[:1]), action[:-1]])
-        is_first = batch.is_first.at[0].set(True)
-        length, batch_size = is_first.shape
-        noise = self.stochastic.noise(key, (length, batch_size))
+        previous = self._action(jnp.concatenate([action[None], batch.action[:-1]]))
+        noise = self.stochastic.noise(key, batch.is_first.shape)
 
         def body(latent, inputs):
             latent, posterior = self._filter(params, latent, *inputs)
             return latent, (latent, posterior)
 
         _, (latents, posterior) = jax.lax.scan(
-            body, self.initial(batch_size), (previous, tokens, is_first, noise)
+            body, latent, (previous, tokens, batch.is_first, noise)
         )
         prior = self.stochastic.distribution(self._apply(params, Networks.prior, latents.deter))
         dyn, rep = ops.balanced_kl(self.stochastic.kl, posterior, prior)
@@ -160,7 +171,11 @@ class RSSM:
         }
         losses = {name: loss.mean() for name, loss in losses.items()}
         metrics = {f"loss/{name}": loss for name, loss in losses.items()}
-        metrics["kl"] = dyn.mean()
+        metrics |= {
+            "kl": dyn.mean(),
+            "prior_entropy": self.stochastic.entropy(prior).mean(),
+            "posterior_entropy": self.stochastic.entropy(posterior).mean(),
+        }
         return sum(losses.values()), (latents, metrics)
 
     def _filter(self, params, latent, action, tokens, is_first, noise):
@@ -180,6 +195,8 @@ class RSSM:
     def _action(self, action):
         """One-hot, or no longer than 1 in any coordinate: samples of a normal can be."""
         if isinstance(self.spec.action, Discrete):
+            if jnp.issubdtype(action.dtype, jnp.floating):
+                return action  # one-hot already, so that gradients can pass through it
             return jax.nn.one_hot(action, self.spec.action.num)
         return action / jnp.maximum(1.0, jnp.abs(action))
 

@@ -39,13 +39,25 @@ class Categorical:
         return ops.unimix(outputs.reshape(*outputs.shape[:-1], *self.shape), self.unimix)
 
     def noise(self, key, batch_shape):
-        return jax.random.gumbel(key, (*batch_shape, *self.shape))
+        """What `sample` needs to draw; without a key, what makes it give the likeliest classes."""
+        shape = (*batch_shape, *self.shape)
+        return jnp.zeros(shape) if key is None else jax.random.gumbel(key, shape)
 
     def sample(self, distribution, noise):
         return ops.straight_through(distribution, noise)
 
     def kl(self, p, q):
         return ops.categorical_kl(p, q)
+
+    def entropy(self, distribution):
+        return ops.categorical_entropy(distribution)
+
+    def pack(self, sample):
+        """Which class each variable is in."""
+        return jnp.argmax(sample, axis=-1).astype(jnp.uint8 if self.classes <= 256 else jnp.int32)
+
+    def unpack(self, packed):
+        return jax.nn.one_hot(packed, self.classes)
 
 
 @struct.dataclass
@@ -70,7 +82,9 @@ class Gaussian:
         return mean, jax.nn.softplus(std) + 0.1
 
     def noise(self, key, batch_shape):
-        return jax.random.normal(key, (*batch_shape, self.size))
+        """What `sample` needs to draw; without a key, what makes it give the mean."""
+        shape = (*batch_shape, *self.shape)
+        return jnp.zeros(shape) if key is None else jax.random.normal(key, shape)
 
     def sample(self, distribution, noise):
         mean, std = distribution
@@ -78,3 +92,12 @@ class Gaussian:
 
     def kl(self, p, q):
         return ops.gaussian_kl(p, q)
+
+    def entropy(self, distribution):
+        return ops.gaussian_entropy(distribution[1])
+
+    def pack(self, sample):
+        return sample.astype(jnp.bfloat16)
+
+    def unpack(self, packed):
+        return packed.astype(jnp.float32)

@@ -125,6 +125,8 @@ def test_a_lane_is_the_single_run_up_to_rounding():
     ):
         np.testing.assert_allclose(a, b, atol=1e-4)
     np.testing.assert_allclose(
-        metrics["train"]["grad_norm"][1], alone["train"]["grad_norm"], rtol=1e-3
+        metrics["train"]["grad_norm/world"][1], alone["train"]["grad_norm/world"], rtol=1e-3
     )
-    assert not np.allclose(metrics["train"]["grad_norm"][0], alone["train"]["grad_norm"], rtol=1e-3)
+    assert not np.allclose(
+        metrics["train"]["grad_norm/world"][0], alone["train"]["grad_norm/world"], rtol=1e-3
+    )

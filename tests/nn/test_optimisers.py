@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dreamerzero.nn.optimisers import clip_by_tensor_norm, laprop
+from dreamerzero.nn.optimisers import clip_by_tensor_norm, laprop, rising
 
 
 def test_agc_and_laprop_match_a_float64_loop():
@@ -27,7 +27,7 @@ def test_agc_and_laprop_match_a_float64_loop():
             p -= lr * min(1.0, t / warmup) * mu[name] / (1 - 0.9**t)
 
     ours = {name: jnp.float32(p) for name, p in params.items()}
-    optimiser = optax.chain(clip_by_tensor_norm(ratio), laprop(lr, warmup))
+    optimiser = optax.chain(clip_by_tensor_norm(ratio), laprop(rising(lr, warmup)))
     state = optimiser.init(ours)
     for grad in grads:
         grad = {name: jnp.float32(g) for name, g in grad.items()}

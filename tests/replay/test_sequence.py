@@ -120,7 +120,9 @@ def test_windows_are_slices_of_one_stream(lengths, rollouts, seed):
         for index, frames in enumerate(held)
         for start in range(len(frames) - LENGTH + 1)
     }
-    batch = sample(replay, jax.random.key(seed), 512, LENGTH)
+    _, batch, place = sample(replay, jax.random.key(seed), 512, LENGTH)
+    held_there = jax.tree.map(lambda leaf: leaf[place.stream, place.slot], replay.frames)
+    jax.tree.map(np.testing.assert_array_equal, batch, held_there)
     assert batch.observation.shape == (LENGTH, 512, 1)
     assert batch.observation.dtype == jnp.uint8
     windows = [tuple(moments(lane(batch, index, 1))) for index in range(512)]
@@ -136,11 +138,68 @@ def test_starts_are_uniform():
     replay = sequence.init(SPEC, STREAMS, STREAMS * SLOTS)
     for _ in range(6):
         replay = add(replay, rollout(lives))
-    first = np.asarray(sample(replay, jax.random.key(0), 28_000, LENGTH).observation)[0]
+    replay, *_ = sample(replay, jax.random.key(1), 2, LENGTH)  # empties the online queue
+    first = np.asarray(sample(replay, jax.random.key(0), 28_000, LENGTH)[1].observation)[0]
     values, counts = np.unique(first, return_counts=True)
     starts = SLOTS - LENGTH + 1
     assert len(values) == STREAMS * starts
     np.testing.assert_allclose(counts, 28_000 / len(values), rtol=0.12)  # 5 standard deviations
+
+
+@settings(max_examples=20, deadline=None)
+@given(LENGTHS, st.integers(1, 3), st.integers(1, 12))
+def test_the_online_queue_shows_every_new_window_once_and_in_order(lengths, size, rounds):
+    lives = [Life(part, index) for index, part in enumerate(lengths)]
+    slots = 200  # more than is ever stored
+    replay = sequence.init(SPEC, STREAMS, STREAMS * slots)
+    for _ in range(2):
+        replay = add(replay, rollout(lives))
+    shown = [[] for _ in lives]
+    for index in range(rounds):
+        replay = add(replay, rollout(lives))
+        due = [
+            stream
+            for stream, life in enumerate(lives)
+            if len(life.frames) - (LENGTH - 1) * len(shown[stream]) >= LENGTH
+        ][:size]
+        replay, batch, place = sample(replay, jax.random.key(index), size, LENGTH)
+        assert place.stream[: len(due)].tolist() == due
+        for lane_, stream in enumerate(due):
+            shown[stream].append(moments(lane(batch, lane_, 1)))
+    for life, windows in zip(lives, shown, strict=True):
+        for number, window in enumerate(windows):
+            start = number * (LENGTH - 1)
+            assert window == life.frames[start : start + LENGTH]
+
+
+def test_what_was_overwritten_leaves_the_queue():
+    lives = [Life([50], index) for index in range(STREAMS)]
+    replay = sequence.init(SPEC, STREAMS, STREAMS * SLOTS)
+    for _ in range(7):
+        replay = add(replay, rollout(lives))
+    _, batch, _ = sample(replay, jax.random.key(0), STREAMS, LENGTH)
+    for index, life in enumerate(lives):
+        assert moments(lane(batch, index, 1)) == life.frames[-SLOTS:][:LENGTH]
+
+
+def test_context_lies_beside_its_frame_and_is_renewed_where_it_was_sampled():
+    lives = [Life([3], index) for index in range(STREAMS)]
+    replay = sequence.init(SPEC, STREAMS, STREAMS * SLOTS, {"c": jnp.zeros((STREAMS, 1))})
+    for _ in range(4):
+        new = rollout(lives)
+        known = {"c": new.timestep.observation.astype(jnp.float32)}
+        replay = add(replay, new.replace(extras=known))
+    _, batch, place = sample(replay, jax.random.key(0), 64, LENGTH)
+    expected = jnp.where(batch.is_last[..., None], 0, batch.observation)
+    np.testing.assert_array_equal(batch.context["c"], expected)  # an end's is not known yet
+
+    renewed = {"c": batch.observation + 0.5}
+    written = jax.jit(sequence.write_back)(replay, place, renewed)
+    changed = written.frames.context["c"][place.stream, place.slot]
+    np.testing.assert_array_equal(changed, renewed["c"])
+    before = replay.frames.context["c"].at[place.stream, place.slot].set(0)
+    after = written.frames.context["c"].at[place.stream, place.slot].set(0)
+    np.testing.assert_array_equal(before, after)  # and nothing else has changed
 
 
 def test_a_rollout_may_just_fill_a_stream():
@@ -161,7 +220,7 @@ def test_lanes_of_a_vmap_are_single_replays():
     def run(rollout, key):
         replay = sequence.init(SPEC, STREAMS, STREAMS * SLOTS)
         replay = sequence.add(sequence.add(replay, rollout), rollout)
-        return replay, sequence.sample(replay, key, 6, LENGTH)
+        return sequence.sample(replay, key, 6, LENGTH)
 
     keys = jax.random.split(jax.random.key(0), 3)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *data)

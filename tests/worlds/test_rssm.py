@@ -52,6 +52,10 @@ def batch(spec, length=6, size=3, seed=0):
     )
 
 
+def nothing_before(world, size=3):
+    return world.initial(size), jnp.zeros((size, *world.spec.action.shape), world.spec.action.dtype)
+
+
 PLANET = {"latent": "gaussian", "recurrence": "gru", "free_each": False, "bins": 1}
 V2 = {"recurrence": "gru", "unimix": 0.0, "bins": 1}
 
@@ -62,7 +66,9 @@ def test_every_kind_of_observation_and_action_has_a_finite_loss_and_gradient(nam
     world = RSSM(spec=SPECS[name], **(SIZES | fields))
     params = world.init(jax.random.key(0))
     key, frames = jax.random.key(1), batch(SPECS[name])
-    (loss, (latents, _)), grads = jax.value_and_grad(world.loss, has_aux=True)(params, key, frames)
+    (loss, (latents, _)), grads = jax.value_and_grad(world.loss, has_aux=True)(
+        params, key, frames, *nothing_before(world)
+    )
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     size = 4 if world.latent == "gaussian" else 4 * 4
@@ -146,6 +152,19 @@ def test_the_core_is_the_block_gru_written_as_a_loop_over_blocks():
     np.testing.assert_allclose(ours, np.concatenate(expected, -1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("fields", [{}, PLANET], ids=["v3", "planet"])
+def test_a_packed_latent_comes_back(fields):
+    world = RSSM(spec=SPECS["continuous"], **(SIZES | fields))
+    params, key = world.init(jax.random.key(0)), jax.random.key(1)
+    _, latent = world.step(params, key, jnp.ones((5, 2)), world.initial(5))
+    packed = world.pack(latent)
+    back = world.unpack(packed)
+    np.testing.assert_allclose(back.deter, latent.deter, rtol=2**-8)
+    np.testing.assert_allclose(back.stoch, latent.stoch, rtol=2**-8, atol=1e-6)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(packed))
+    assert size <= sum(leaf.nbytes for leaf in jax.tree.leaves(latent)) / 2
+
+
 def test_filtering_forgets_everything_at_the_start_of_an_episode():
     world = RSSM(spec=SPECS["continuous"], **SIZES)
     params, key = world.init(jax.random.key(0)), jax.random.key(1)
@@ -166,12 +185,14 @@ def test_the_loss_filters_as_acting_does():
     world = RSSM(spec=spec, **SIZES)
     params, frames = world.init(jax.random.key(0)), batch(spec)
     key = jax.random.key(1)
-    _, (latents, _) = world.loss(params, key, frames)
+    rng = np.random.default_rng(1)
+    latent = Latent(jnp.float32(rng.normal(size=(3, 16))), jnp.float32(rng.normal(size=(3, 4, 4))))
+    action = jnp.float32(rng.normal(size=(3, 2)))
+    _, (latents, _) = world.loss(params, key, frames, latent, action)
     noise = jax.random.gumbel(key, (6, 3, 4, 4))
-    latent, action = world.initial(3), jnp.zeros((3, 2))
+    assert not frames.is_first[0].all()
     for t in range(6):
-        first = frames.is_first[t] | (t == 0)
-        keep = (1.0 - first)[:, None]
+        keep = (1.0 - frames.is_first[t])[:, None]
         deter = world.net.apply(
             params,
             Latent(latent.deter * keep, latent.stoch * keep[..., None]),
@@ -200,7 +221,9 @@ def test_an_overfitted_world_predicts_reward_end_and_observation():
 
     @jax.jit
     def update(params, state, key):
-        (_, (_, metrics)), grads = jax.value_and_grad(world.loss, has_aux=True)(params, key, frames)
+        (_, (_, metrics)), grads = jax.value_and_grad(world.loss, has_aux=True)(
+            params, key, frames, *nothing_before(world)
+        )
         updates, state = optimiser.update(grads, state)
         return optax.apply_updates(params, updates), state, metrics
 

@@ -1,0 +1,195 @@
+"""What v1, v2 and v3 do differently: the actor's gradient, the slow critic, optimisers, noise."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamerzero import agents, envs
+from dreamerzero.agents import sequences
+from dreamerzero.training import program
+from dreamerzero.types import UsageError
+from tests.agents.test_dreamer import TINY
+
+VERSIONS = ("dreamer-v1", "dreamer-v2", "dreamer")
+
+
+def tiny(name, env, **fields):
+    shared = TINY
+    if name != "dreamer":
+        shared = {k: v for k, v in TINY.items() if k not in ("blocks", "bins", "bin_limit")}
+    return agents.make(name, env, "xs", **(shared | fields))
+
+
+def prepared(agent, env, steps=120):
+    """A state with a filled replay and an actor that is not quite uniform, and a batch."""
+    state, _ = program.train(agent, env, jax.random.key(0), steps)
+    _, batch = sequences.sample(agent, state.agent, jax.random.key(1))
+    return state.agent, batch
+
+
+def actor_gradient(agent, state, batch):
+    params = {name: state.params[name] for name in ("world", "actor", "critic")}
+    loss = partial(agent.loss, batch=batch, key=jax.random.key(2))
+    grads, _ = jax.grad(loss, has_aux=True)(params, state.slow_critic, state.return_range)
+    return grads["actor"]
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+@pytest.mark.parametrize("task", ["CartPole-v1", "Pendulum-v1", "Catch-bsuite"])
+def test_every_version_learns_from_every_kind_of_observation_and_action(name, task):
+    env = envs.make(task)
+    agent = tiny(name, env)
+    run = jax.jit(partial(program.train, agent, env, steps=120))
+    state, metrics = run(jax.random.key(0))
+    before = agent.init(program.named(jax.random.key(0), "init")).params
+    for part in ("world", "actor", "critic"):
+        old, new = (jax.tree.leaves(params[part]) for params in (before, state.agent.params))
+        assert all(np.isfinite(leaf).all() for leaf in new)
+        assert any((a != b).any() for a, b in zip(old, new, strict=True))
+    assert all(np.isfinite(value).all() for value in metrics["train"].values() if value.ndim == 1)
+
+
+def test_the_gradient_through_the_dream_is_the_derivative_of_its_return():
+    """With the noise fixed, a dream of one step is a smooth function of the actor. (In a longer one
+    the actor does not see how its action moves what it will see, as in the papers.)"""
+    env = envs.make("Pendulum-v1")
+    agent = tiny("dreamer-v1", env, imagination=1, entropy=0.0)
+    state, batch = prepared(agent, env)
+    gradient = actor_gradient(agent, state, batch)
+
+    @jax.jit
+    def loss(actor):
+        params = {"world": state.params["world"], "critic": state.params["critic"], "actor": actor}
+        key = jax.random.key(2)
+        _, (*_, metrics) = agent.loss(params, state.slow_critic, state.return_range, batch, key)
+        return metrics["loss/actor"]
+
+    actor, size = state.params["actor"], 3e-2
+    shift = jax.tree.map(lambda g: size * g / optax_norm(gradient), gradient)
+    forward = loss(jax.tree.map(jnp.add, actor, shift))
+    back = loss(jax.tree.map(jnp.subtract, actor, shift))
+    np.testing.assert_allclose((forward - back) / (2 * size), optax_norm(gradient), rtol=0.05)
+
+
+def optax_norm(tree):
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
+
+
+@pytest.mark.parametrize("task", ["CartPole-v1", "Pendulum-v1"])
+def test_mix_is_a_mix_of_reinforce_and_of_the_gradient_through_the_dream(task):
+    env = envs.make(task)
+    agent = tiny("dreamer-v2", env, actor_gradient="mix", entropy=0.0)
+    state, batch = prepared(agent, env)
+    reinforce, dynamics, mix = (
+        actor_gradient(agent.replace(mix=share), state, batch) for share in (1.0, 0.0, 0.3)
+    )
+    assert optax_norm(reinforce) > 0 and optax_norm(dynamics) > 0
+    for a, b, c in zip(*map(jax.tree.leaves, (reinforce, dynamics, mix)), strict=True):
+        np.testing.assert_allclose(c, 0.3 * a + 0.7 * b, rtol=1e-3, atol=1e-5)
+
+
+def test_auto_is_reinforce_for_discrete_and_dynamics_for_continuous_actions():
+    for task, kind in (("CartPole-v1", "reinforce"), ("Pendulum-v1", "dynamics")):
+        env = envs.make(task)
+        agent = tiny("dreamer-v2", env)
+        assert agent.actor_gradient == "auto"
+        state, batch = prepared(agent, env)
+        chosen, given = (
+            actor_gradient(agent.replace(actor_gradient=k), state, batch) for k in ("auto", kind)
+        )
+        jax.tree.map(np.testing.assert_array_equal, chosen, given)
+
+
+def test_the_slow_critic_of_v2_is_a_copy_made_now_and_then():
+    env = envs.make("CartPole-v1")
+    agent = tiny("dreamer-v2", env, slow_every=3)
+    state, _ = prepared(agent, env)
+    learn = jax.jit(agent.learn)
+    for key in jax.random.split(jax.random.key(3), 6):
+        before = state
+        state, _ = learn(state, key)
+        source = state.params["critic"] if state.updates % 3 == 0 else before.slow_critic
+        jax.tree.map(np.testing.assert_array_equal, state.slow_critic, source)
+
+
+def test_adam_gives_world_actor_and_critic_their_own_rates():
+    """The first step of Adam is the learning rate for every element, whatever the gradient."""
+    env = envs.make("Pendulum-v1")
+    agent = tiny("dreamer-v1", env, learning_rate=1e-2, actor_rate=0.1, critic_rate=0.5)
+    state, _ = prepared(agent, env)
+    params = {name: state.params[name] for name in ("world", "actor", "critic")}
+    grads = jax.tree.map(jnp.ones_like, params)
+    step, _ = agent.descent.update(grads, agent.descent.init(params), params)
+    for part, rate in (("world", 1e-2), ("actor", 1e-3), ("critic", 5e-3)):
+        for leaf in jax.tree.leaves(step[part]):
+            np.testing.assert_allclose(leaf, -rate, rtol=1e-2)
+
+
+def test_v1_adds_noise_to_what_it_does_while_training_only():
+    env = envs.make("Pendulum-v1")
+    agent = tiny("dreamer-v1", env, noise=0.5)
+    params = agent.init(jax.random.key(0)).params
+    _, timestep = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 512))
+
+    def act(agent, explore):
+        key = jax.random.key(2)
+        return agent.act(params, key, timestep, agent.memory(512), explore=explore)
+
+    jax.tree.map(
+        np.testing.assert_array_equal, act(agent, False), act(agent.replace(noise=0.0), False)
+    )
+    explored = act(agent, True)
+    assert np.abs(explored.action).max() == 1.0
+    np.testing.assert_array_equal(explored.memory.action, explored.action)
+    assert not np.allclose(explored.action, act(agent.replace(noise=0.0), True).action)
+
+
+def test_a_sequence_goes_on_from_the_latent_stored_before_it():
+    """Right after acting, with nothing learnt yet, the stored latents are the ones that the frames
+    before lead to: filtering the window again from there takes it up where acting was."""
+    env = envs.make("CartPole-v1")
+    agent = tiny("dreamer", env)
+    state = program.start(agent, env, jax.random.key(0))
+    phase = agent.phases(400)[0]
+    state, _ = program.iteration(agent, env, phase._replace(collect=12), state)
+    _, batch = sequences.sample(agent, state.agent, jax.random.key(1))
+    frames, place = state.agent.replay.frames, batch.place
+    before = (place.slot[0] - 1) % frames.reward.shape[1]
+    stored = frames.context.deter[place.stream, before].astype(jnp.float32)
+    np.testing.assert_array_equal(batch.memory.latent.deter, stored)
+    np.testing.assert_array_equal(batch.memory.action, frames.action[place.stream, before])
+    assert np.abs(stored).max() > 0
+    assert tiny("dreamer-v2", env).init(jax.random.key(0)).replay.frames.context is None
+
+
+def test_learning_writes_better_latents_back():
+    env = envs.make("CartPole-v1")
+    agent = tiny("dreamer", env)
+    state, _ = prepared(agent, env)
+    sample_key, _ = jax.random.split(jax.random.key(3))
+    _, batch = sequences.sample(agent, state, sample_key)
+    learnt, _ = jax.jit(agent.learn)(state, jax.random.key(3))
+    old, new = (s.replay.frames.context.deter for s in (state, learnt))
+    place = batch.place.stream, batch.place.slot
+    assert (np.asarray(old[place]) != np.asarray(new[place])).any(axis=-1).all()
+    np.testing.assert_array_equal(old.at[place].set(0), new.at[place].set(0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"actor_gradient": "reinforcement"},
+            "reinforce, dynamics, mix, auto; got",
+        ),
+        ({"latent": "normal"}, "categorical, gaussian; got 'normal'"),
+        ({"optimiser": "sgd"}, "laprop, adam; got 'sgd'"),
+        ({"recurrence": "lstm"}, "block_gru, gru; got 'lstm'"),
+    ],
+)
+def test_a_choice_that_does_not_exist_is_refused(fields, message):
+    with pytest.raises(UsageError, match=message):
+        tiny("dreamer", envs.make("CartPole-v1"), **fields)

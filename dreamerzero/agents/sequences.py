@@ -128,5 +128,10 @@ def see(spec: EnvSpec, params, observation):
     return params["observation"].normalise(observation) if _shows_vectors(spec) else observation
 
 
+def show(spec: EnvSpec, params, observation):
+    """The inverse of `see`: what the world shows, in the environment's own units."""
+    return params["observation"].denormalise(observation) if _shows_vectors(spec) else observation
+
+
 def _shows_vectors(spec: EnvSpec) -> bool:
     return isinstance(spec.observation, Box) and len(spec.observation.shape) == 1

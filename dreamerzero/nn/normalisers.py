@@ -34,10 +34,19 @@ class RunningMoments:
             + jnp.square(delta) * self.count * size / count,
         )
 
+    @property
+    def scale(self):
+        """The standard deviation `[N]`; 1 where nothing has varied yet."""
+        variance = self.sum_squares / jnp.maximum(self.count, 1.0)
+        return jnp.where(variance > 1e-12, jnp.sqrt(variance), 1.0)
+
     def normalise(self, x):
         """`x [..., N]` with mean 0 and variance 1; only centred while it has not varied."""
-        variance = self.sum_squares / jnp.maximum(self.count, 1.0)
-        return (x - self.mean) / jnp.where(variance > 1e-12, jnp.sqrt(variance), 1.0)
+        return (x - self.mean) / self.scale
+
+    def denormalise(self, x):
+        """What `normalise` made `x [..., N]` of."""
+        return self.mean + x * self.scale
 
 
 @struct.dataclass

@@ -125,6 +125,17 @@ class RSSM:
         reward, logit = self._apply(params, Networks.outcome, latent.features)
         return Prediction(self.reward.mean(reward), jax.nn.sigmoid(logit))
 
+    def reconstruct(self, params, latent):
+        """What a latent shows: floats in the units and the shape of the observation it was filtered
+        from, or the probabilities `[..., num]` of an integer."""
+        spec, output = self.spec.observation, self._apply(params, Networks.decode, latent.features)
+        if isinstance(spec, Discrete):
+            return jax.nn.softmax(output)
+        if len(spec.shape) == 1:
+            return ops.symexp(output)
+        image = jax.nn.sigmoid(output).reshape(*latent.deter.shape[:-1], *spec.shape)
+        return spec.low + image * (spec.high - spec.low)
+
     def pack(self, latent):
         """`latent` in half the bytes or less, to be stored with every frame of a replay."""
         return Latent(latent.deter.astype(jnp.bfloat16), self.stochastic.pack(latent.stoch))

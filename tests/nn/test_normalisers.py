@@ -31,3 +31,4 @@ def test_moments_are_those_of_everything_seen():
     normal = moments.normalise(jnp.float32(everything))
     np.testing.assert_allclose(normal[:, :2].std(0), 1.0, rtol=0.01)
     np.testing.assert_allclose(normal[:, 2], 0.0, atol=1e-5)  # a constant stays harmless
+    np.testing.assert_allclose(moments.denormalise(normal), everything, rtol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 from dreamerzero import ops
 from dreamerzero.replay.sequence import Frame
 from dreamerzero.types import Box, Discrete, EnvSpec
-from dreamerzero.worlds.rssm import RSSM, Latent, Networks
+from dreamerzero.worlds.rssm import RSSM, Latent, Networks, _reconstruction_loss
 
 SIZES = {
     "deter": 16,
@@ -163,6 +163,26 @@ def test_a_packed_latent_comes_back(fields):
     np.testing.assert_allclose(back.stoch, latent.stoch, rtol=2**-8, atol=1e-6)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(packed))
     assert size <= sum(leaf.nbytes for leaf in jax.tree.leaves(latent)) / 2
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_latent_shows_what_the_loss_compares(name):
+    """The loss of a reconstruction is that of itself as the observation: the units agree."""
+    spec = SPECS[name].observation
+    world = RSSM(spec=SPECS[name], **SIZES)
+    params = world.init(jax.random.key(0))
+    blank = world.initial(3)
+    latent = jax.tree.map(lambda x: jax.random.normal(jax.random.key(1), (2, *x.shape)), blank)
+    shown = world.reconstruct(params, latent)
+    output = world.net.apply(params, latent.features, method=Networks.decode)
+    if name == "integer":
+        np.testing.assert_allclose(shown.sum(-1), 1.0, rtol=1e-5)
+        np.testing.assert_array_equal(shown.argmax(-1), output.argmax(-1))
+        return
+    assert shown.shape == (2, 3, *spec.shape)
+    if len(spec.shape) > 1:
+        assert spec.low <= shown.min() < shown.max() <= spec.high
+    np.testing.assert_allclose(_reconstruction_loss(output, shown, spec), 0.0, atol=1e-9)
 
 
 def test_filtering_forgets_everything_at_the_start_of_an_episode():

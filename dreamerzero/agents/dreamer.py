@@ -321,6 +321,15 @@ class Dreamer:
         outputs = self.actor.apply(params["actor"], features)
         return distributions.policy(outputs, self.spec.action, self.unimix)
 
+    def greedy(self, params, key, latent):
+        """The likeliest actions `[B, ...]` at `latent`; no `key` is needed."""
+        return self.policy(params, latent.features).mode().astype(self.spec.action.dtype)
+
+    def value(self, params, latent):
+        """The critic's mean `[...]` at `latent`: the discounted sum of the rewards to come."""
+        logits = self.critic.apply(params["critic"], latent.features)
+        return scalar(self.bins, self.bin_limit).mean(logits)
+
     def loss(self, params, slow_critic, return_range, batch, key):
         """The whole loss on a batch, with its latents `[T, B, ...]`, the new return range and
         metrics."""

@@ -182,12 +182,16 @@ class PlaNet:
     def act(self, params, key, timestep: TimeStep, memory, *, explore: bool) -> ActorOutput:
         latent_key, plan_key, noise_key = jax.random.split(key, 3)
         latent = sequences.filter_in(self.spec, self.world, params, latent_key, timestep, memory)
-        keys = jax.random.split(plan_key, timestep.reward.shape[0])
-        action = jax.vmap(lambda key, latent: self.plan(params["world"], key, latent))(keys, latent)
+        action = self.greedy(params, plan_key, latent)
         if explore:
             action += self.noise * jax.random.normal(noise_key, action.shape)
             action = jnp.clip(action, -1.0, 1.0)
         return ActorOutput(action, Memory(latent, action))
+
+    def greedy(self, params, key, latent):
+        """The first actions `[B, A]` of the best plans from `latent` `[B, ...]`."""
+        keys = jax.random.split(key, latent.deter.shape[0])
+        return jax.vmap(lambda key, latent: self.plan(params["world"], key, latent))(keys, latent)
 
     def plan(self, params, key, latent):
         """The first action `[A]` of the best plan from one latent, leaves without a batch axis."""

@@ -1,13 +1,15 @@
 """The diary of a run: `metrics.jsonl`, one JSON object a line, and TensorBoard if asked for.
 
-Rows of kind `train` hold what happened since the row before, rows of kind `eval` an evaluation:
+Rows of kind `train` hold what happened since the row before, rows of kind `eval` an evaluation, and
+beside it, if the agent can dream, rows of kind `dream` what `dreams.measure` found:
 
     {"kind": "train", "phase": name, "step": n, "updates": n, "wall_s": s, "env_steps_per_s": r,
      "updates_per_s": r, "metrics": {name: [K]}}
     {"kind": "eval", "step": n, "updates": n, "wall_s": s, "returns": [K], "episodes": n}
+    {"kind": "dream", "step": n, "updates": n, "wall_s": s, "metrics": {name: [K]}}
 
 `step` and `updates` count since the run began, for each seed; rates are over all seeds together.
-Every list has one number a seed, null where there is none (no episode ended).
+Every list has one number a seed, null where there is none (no episode ended, or none was so long).
 """
 
 from __future__ import annotations
@@ -90,7 +92,7 @@ class Writer:
 
     def _scalars(self, row: dict) -> None:
         """Means over seeds; losses against updates would hide the cost, so all is against steps."""
-        lists = row["metrics"] if row["kind"] == "train" else {"return": row["returns"]}
+        lists = row["metrics"] if "metrics" in row else {"return": row["returns"]}
         rates = {name: row[name] for name in row if name.endswith("_per_s")}
         scalars = rates | {name: average(values) for name, values in lists.items()}
         for name, value in scalars.items():

@@ -25,7 +25,7 @@ from flax import struct
 
 from dreamerzero import __version__
 from dreamerzero.replay import memory
-from dreamerzero.training import checkpoints, evaluation, metrics, program
+from dreamerzero.training import checkpoints, dreams, evaluation, metrics, program
 from dreamerzero.training import config as configs
 from dreamerzero.training.config import RunConfig
 from dreamerzero.training.devices import describe
@@ -217,14 +217,12 @@ class _Run:
         self.display.row(row)
         if stop.evaluate:
             self._evaluate(stop, carry)
+            if dreams.can_dream(self.agent):
+                self._dream(stop, carry)
         return carry.replace(sums=self._zeros())
 
     def _evaluate(self, stop: Stop, carry: Carry) -> None:
-        # Keys of its own, by the stop's place: evaluating more or less changes no training.
-        keys = jax.vmap(lambda key: jax.random.fold_in(program.named(key, "evaluate"), stop.done))(
-            self.config.keys()
-        )
-        args = self.agent, carry.state.agent.params, self.env, keys
+        args = self.agent, carry.state.agent.params, self.env, self._keys("evaluate", stop)
         evaluate = self._compiled(
             "evaluate", evaluation.evaluate_lanes, *args, episodes=self.config.eval_episodes
         )
@@ -242,6 +240,28 @@ class _Run:
         )
         if complaint := evaluation.unfinished(returns):
             self.display.say(complaint)
+
+    def _dream(self, stop: Stop, carry: Carry) -> None:
+        """Writes how well the worlds foretell, and the values."""
+        args = self.agent, carry.state.agent.params, self.env, self._keys("dream", stop)
+        measure = self._compiled("dreams", dreams.measure_lanes, *args)
+        self.display.doing("dreaming")
+        measured = jax.device_get(measure(*args))
+        self._write(
+            {
+                "kind": "dream",
+                "step": stop.step,
+                "updates": stop.updates,
+                "wall_s": self._wall_s(),
+                "metrics": {name: metrics.numbers(values) for name, values in measured.items()},
+            }
+        )
+
+    def _keys(self, name: str, stop: Stop) -> jax.Array:
+        """Keys by purpose and by the stop's place: whoever uses them changes no training."""
+        return jax.vmap(lambda key: jax.random.fold_in(program.named(key, name), stop.done))(
+            self.config.keys()
+        )
 
     def _write(self, row: dict) -> None:
         self.writer.write(row)

@@ -29,7 +29,7 @@ $(STAMP): requirements.txt setup.cfg
 demo: $(STAMP)
 	@$(BIN)/dreamerzero train dreamer --env CartPole-v1 --steps 12000 --seed 0 --run-dir runs/demo
 	@$(BIN)/dreamerzero eval runs/demo --episodes 32 --video runs/demo/video.gif
-	@echo "See runs/demo: curve.png, video.gif, summary.json"
+	@echo "See runs/demo: curve.png, video.gif, dream.png, summary.json"
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest --nbmake tests notebooks

@@ -1,4 +1,4 @@
-"""The command line, typed from the dataclasses: `dreamerzero train · eval · plot · agents · envs`.
+"""The command line, typed from the dataclasses: train · eval · dream · plot · agents · envs.
 
 Exit codes: 0 done, 1 the training diverged, 2 something the user can mend (one sentence says what),
 130 and 143 stopped by SIGINT and SIGTERM, after saving.
@@ -13,6 +13,7 @@ import difflib
 import inspect
 import io
 import json
+import math
 import os
 import sys
 import textwrap
@@ -30,6 +31,7 @@ usage: dreamerzero COMMAND …
 
   train AGENT --env ENV --steps N   train into a run folder; the same command again goes on
   eval DIR                          play fresh episodes with a trained agent
+  dream DIR --out FILE.gif          what the agent's world foretells, beside what comes
   plot DIR… --out FILE.png          learning curves with a 95% interval over seeds
   agents                            the agents and their presets
   envs                              the environments
@@ -83,6 +85,20 @@ class Eval:
 
 
 @dataclasses.dataclass
+class Dream:
+    """Watch the world of a trained agent dream on from five frames, beside what truly comes."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """The run folder; its first seed dreams."""
+    out: Path | None = None
+    """The GIF to write, or for vectors and integers a PNG; needed unless --json is given."""
+    seed: int = 0
+    """Decides what happens in the episodes and in the dreams."""
+    json: bool = False
+    """Print the errors of the predictions, and of the values, as JSON."""
+
+
+@dataclasses.dataclass
 class Plot:
     """Learning curves of runs on one axis: mean and 95% bootstrap interval over seeds."""
 
@@ -105,7 +121,7 @@ class ListEnvs:
 def train(argv: list[str]) -> None:
     from dreamerzero import agents, envs
     from dreamerzero.training import config as configs
-    from dreamerzero.training import runner
+    from dreamerzero.training import dreams, runner
     from dreamerzero.types import UsageError
     from dreamerzero.viz import curves
 
@@ -161,6 +177,8 @@ def train(argv: list[str]) -> None:
     )
     if not (run_dir / "curve.png").exists():
         curves.plot([run_dir], run_dir / "curve.png")
+        if dreams.can_dream(agent):
+            _picture(agent, env, config, run_dir)
     print(
         f"{_result(summary, config.eval_episodes)} · {summary['steps']:,} steps in "
         f"{summary['wall_s']:.0f} s ({summary['compile_s']:.0f} s compiling) · {run_dir}"
@@ -199,6 +217,35 @@ def evaluate(argv: list[str]) -> None:
         print(complaint, file=sys.stderr)
 
 
+def dream(argv: list[str]) -> None:
+    import jax
+
+    from dreamerzero.training import config as configs
+    from dreamerzero.training import dreams, metrics
+    from dreamerzero.types import UsageError
+    from dreamerzero.viz import dreams as pictures
+
+    options = _parse(Dream, argv, "dream", Dream.__doc__)
+    if not (options.out or options.json):
+        raise UsageError("Say what to make: --out FILE.gif, --json, or both.")
+    config = configs.read(options.run_dir)
+    agent, env = configs.build(config)
+    dreams.require(config.agent, agent)
+    if options.out:
+        pictures.check(env, options.out)
+    params = configs.load_params(options.run_dir, config, agent, env)
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    measure_key, picture_key = jax.random.split(jax.random.key(options.seed))
+    steps = dreams.LONG if hasattr(agent, "value") else dreams.STEPS
+    measured = dreams.measure(agent, first, env, measure_key, steps=steps)
+    measured = dict(zip(measured, metrics.numbers([*measured.values()])))
+    if options.out:
+        pictures.draw(agent, first, env, picture_key, options.out)
+    result = {"agent": config.agent, "env": config.env, "seed": config.seed}
+    result |= {"episodes": dreams.EPISODES, "metrics": measured}
+    print(json.dumps(result) if options.json else _foretold(result))
+
+
 def plot(argv: list[str]) -> None:
     from dreamerzero.types import UsageError
     from dreamerzero.viz import curves
@@ -228,6 +275,7 @@ def list_envs(argv: list[str]) -> None:
 COMMANDS = {
     "train": train,
     "eval": evaluate,
+    "dream": dream,
     "plot": plot,
     "agents": list_agents,
     "envs": list_envs,
@@ -290,6 +338,47 @@ def _result(result: dict, episodes: int) -> str:
     spread = f" ± {result['return_std']:.3g}" if seeds > 1 else ""
     over = f"{seeds} seeds × {episodes}" if seeds > 1 else f"{episodes}"
     return f"{where}: return {result['return_mean']:.4g}{spread} over {over} episodes"
+
+
+def _foretold(result: dict) -> str:
+    """What `dream` says of its numbers."""
+    from dreamerzero.training.dreams import HORIZONS
+
+    def listed(name):
+        numbers = [result["metrics"][f"{name}/{h}"] for h in HORIZONS]
+        return ", ".join("–" if number is None else f"{number:.3g}" for number in numbers)
+
+    lines = [
+        f"{result['agent']} on {result['env']}, {', '.join(map(str, HORIZONS))} steps ahead:",
+        f"error {listed('prediction_error')}",
+        f"of the last frame seen {listed('copy_error')}",
+        f"of the reward {listed('reward_error')}",
+    ]
+    if "value" in result["metrics"]:
+        value, achieved, correlation = (
+            math.nan if result["metrics"][name] is None else result["metrics"][name]
+            for name in ("value", "return", "value_correlation")
+        )
+        lines.append(
+            f"value {value:.4g} where the return was {achieved:.4g} (correlation {correlation:.2g})"
+        )
+    return "\n  ".join(lines)
+
+
+def _picture(agent, env, config, run_dir: Path) -> None:
+    """Leaves a dream of the first seed in the run's folder, if there is one to be drawn."""
+    import jax
+
+    from dreamerzero.training import config as configs
+    from dreamerzero.types import UsageError
+    from dreamerzero.viz import dreams
+
+    params = configs.load_params(run_dir, config, agent, env)
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    try:
+        dreams.draw(agent, first, env, jax.random.key(0), run_dir / f"dream{dreams.usual(env)}")
+    except UsageError as error:
+        print(error, file=sys.stderr)
 
 
 def _folder_name(config) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from dreamerzero import cli
 from dreamerzero.agents import AGENTS
+from dreamerzero.training import metrics
 from tests.toy import Toy
 
 ROOT = Path(__file__).parents[1]
@@ -116,6 +117,31 @@ def test_plot(trained, dreamerzero, tmp_path):
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.fixture(scope="module")
+def dreamer(dreamerzero, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "dreamer"
+    dreamerzero(*DREAMER, "--steps", 400, "--eval-every", 400, "--run-dir", run_dir)
+    return run_dir
+
+
+def test_dream(dreamer, dreamerzero, tmp_path):
+    assert (dreamer / "dream.png").read_bytes().startswith(b"\x89PNG")
+    gif = tmp_path / "dreams" / "dream.gif"
+    ran = dreamerzero("dream", dreamer, "--out", gif, "--json", "--seed", 1)
+    assert gif.read_bytes().startswith(b"GIF8")
+    result = json.loads(ran.stdout)
+    (row,) = metrics.read(dreamer, "dream")
+    assert row["metrics"].keys() == result["metrics"].keys()
+    assert result["metrics"]["prediction_error/1"] > 0
+    assert {"copy_error/45", "reward_error/15", "value", "return"} <= result["metrics"].keys()
+    assert "error" in dreamerzero("dream", dreamer, "--out", gif).stdout
+
+
+def test_dreams_that_cannot_be(trained, dreamer, refused, tmp_path):
+    assert "dreamer" in refused("dream", trained[0], "--json")
+    assert "in .png or .gif" in refused("dream", dreamer, "--out", tmp_path / "dream.mp4")
+
+
 def test_agents_and_envs(dreamerzero):
     agents = dreamerzero("agents").stdout
     assert all(re.search(rf"^{name} ", agents, re.M) for name in AGENTS)
@@ -170,6 +196,8 @@ def test_field_docs():
         (["eval"], "run folder"),
         (["eval", "/nowhere"], "not a run folder"),
         (["eval", "/nowhere", "--episodes", "0"], "--episodes is 0"),
+        (["dream", "/nowhere"], "--out FILE.gif, --json, or both"),
+        (["dream", "/nowhere", "--json"], "not a run folder"),
         (["plot", "--out", "x.png"], "run folder"),
         (["plot", "/nowhere", "--out", "x.png"], "/nowhere"),
         (["envs", "--all"], "Unknown option '--all'"),

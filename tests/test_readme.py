@@ -25,6 +25,15 @@ COMMANDS = [
 ]
 
 
+# In place of what `make demo` leaves, for the commands that show it.
+DEMO = (
+    *("train", "dreamer", "--env", "CartPole-v1", "--preset", "xs", "--steps", "400"),
+    *("--agent.train-ratio", "8", "--agent.batch-size", "4", "--agent.batch-length", "8"),
+    *("--agent.deter", "16", "--agent.hidden", "8", "--agent.stoch", "2", "--agent.units", "8"),
+    *("--agent.bins", "9", "--run-dir", "runs/demo"),
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where the README's commands have been run."""
@@ -33,6 +42,7 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", [*sys.path])
+        assert exit_code(DEMO) == 0
         for command in COMMANDS:
             assert exit_code(command[1:]) == 0, " ".join(command)
     return folder
@@ -52,6 +62,7 @@ def test_the_commands_leave_what_is_promised(folder):
         assert {"config.json", "metrics.jsonl", "checkpoints", "curve.png", "summary.json"} <= files
     assert (folder / "runs" / "maze" / "video.gif").stat().st_size > 1000
     assert (folder / "runs" / "planning.png").stat().st_size > 1000
+    assert {"dream.png", "dream.gif"} <= {path.name for path in (folder / "runs/demo").iterdir()}
 
 
 def test_the_python_runs_from_top_to_bottom(folder, monkeypatch, capsys):

@@ -1,1 +1,1 @@
-"""What a person looks at: learning curves and rollout videos."""
+"""What a person looks at: learning curves, rollout videos and dreams."""

@@ -71,10 +71,10 @@ def maze(env, observations) -> Iterator[Image.Image]:
         yield enlarge(picture)
 
 
-def cells(observations) -> Iterator[Image.Image]:
+def cells(observations, side: int = SIDE) -> Iterator[Image.Image]:
     """Bytes `[H, W, 3]` as they are; of anything else each channel in a colour of its own."""
     if observations.dtype == np.uint8 and observations.shape[3:] == (3,):
-        yield from map(enlarge, observations)
+        yield from (enlarge(picture, side) for picture in observations)
         return
     strength = observations.astype(np.float32).reshape(*observations.shape[:3], -1)
     strength = np.clip(strength / max(strength.max(), 1e-6), 0.0, 1.0)
@@ -82,7 +82,7 @@ def cells(observations) -> Iterator[Image.Image]:
         picture = np.zeros((*channels.shape[:2], 3))
         for colour, alpha in zip(itertools.cycle(SERIES), np.moveaxis(channels, -1, 0)):
             picture += alpha[..., None] * (rgb(colour) - picture)
-        yield enlarge(picture)
+        yield enlarge(picture, side)
 
 
 def lines(observations, history: int = 100, most: int = 12) -> Iterator[Image.Image]:
@@ -138,9 +138,12 @@ class Scene:
         return self.sheet.resize(self.size, Image.Resampling.BOX)
 
 
-def enlarge(picture: np.ndarray) -> Image.Image:
-    """`[H, W, 3]` with colours in 0 … 255, each cell made a square of whole pixels."""
-    factor = max(1, SIDE // max(picture.shape[:2]))
+def enlarge(picture: np.ndarray, side: int = SIDE) -> Image.Image:
+    """`[H, W, 3]` with colours in 0 … 255, each cell made a square of whole pixels.
+
+    The longer side becomes `side` pixels, or nearly.
+    """
+    factor = max(1, side // max(picture.shape[:2]))
     image = Image.fromarray(picture.astype(np.uint8))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 

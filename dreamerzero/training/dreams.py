@@ -93,7 +93,8 @@ def measure(agent, params, env, key, episodes: int = EPISODES, steps: int = STEP
     return metrics
 
 
-@jax.jit
+# It runs for a moment at each evaluation: optimising it would take longer than it ever saves.
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def measure_lanes(agent, params, env, keys) -> Metrics:
     """`measure` for lanes of params and keys `[K, ...]`: scalars `[K]`."""
 

@@ -26,7 +26,7 @@ from dreamerzero.agents import sequences
 from dreamerzero.agents.sequences import Memory
 from dreamerzero.nn import distributions
 from dreamerzero.nn.heads import scalar
-from dreamerzero.nn.networks import MLP
+from dreamerzero.nn.networks import MLP, STAGES, is_picture
 from dreamerzero.nn.normalisers import ReturnRange
 from dreamerzero.nn.optimisers import clip_by_tensor_norm, laprop, rising
 from dreamerzero.planning import imagine
@@ -104,7 +104,10 @@ class Dreamer:
     units: int = static(256)
     """units of encoder, decoder, heads, actor and critic"""
     depth: int = static(16)
-    """channels of the image encoder's first layer"""
+    """channels of the image encoder: itself in the first layer for small grids, a multiple of it in
+    every stage for pictures"""
+    conv: str = static("pool")
+    """how pictures are halved and doubled: pool, or strided, which is cheaper"""
     bins: int = static(255)
     """classes of the reward and value distributions, odd; 1 for normals with squared errors"""
     bin_limit: float = static(20.0)
@@ -171,6 +174,7 @@ class Dreamer:
             "classes": 8,
             "units": 64,
             "depth": 8,
+            "conv": "strided",
             "bins": 63,
             "bin_limit": 10.0,
             "train_ratio": 64.0,
@@ -204,10 +208,19 @@ class Dreamer:
                 raise UsageError(
                     f"{field} is one of {', '.join(allowed)}; got {getattr(self, field)!r}."
                 )
-        if self.recurrence == "block_gru" and self.deter % self.blocks:
-            raise UsageError(f"deter ({self.deter}) must be a multiple of blocks ({self.blocks}).")
+        if self.recurrence == "block_gru":
+            self._check_blocks()
         if self.bins % 2 == 0 or self.bins < 1:
             raise UsageError(f"bins must be odd, so that one of them is zero; got {self.bins}.")
+
+    def _check_blocks(self):
+        if self.deter % self.blocks:
+            raise UsageError(f"deter ({self.deter}) must be a multiple of blocks ({self.blocks}).")
+        if is_picture(self.spec.observation.shape) and STAGES[-1] * self.depth % self.blocks:
+            raise UsageError(
+                f"{STAGES[-1]} · depth ({self.depth}) must be a multiple of blocks ({self.blocks}) "
+                "where pictures are decoded."
+            )
 
     @property
     def world(self) -> RSSM:
@@ -220,6 +233,7 @@ class Dreamer:
             blocks=self.blocks,
             units=self.units,
             depth=self.depth,
+            conv=self.conv,
             bins=self.bins,
             bin_limit=self.bin_limit,
             latent=self.latent,

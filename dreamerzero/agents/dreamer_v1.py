@@ -39,6 +39,7 @@ class DreamerV1(Dreamer):
     recurrence: str = static("gru")
     units: int = static(400)
     depth: int = static(32)
+    conv: str = static("strided")
     bins: int = static(1)
     bin_limit: float = static(0.0)
     stored_latents: bool = static(False)

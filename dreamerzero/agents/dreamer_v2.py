@@ -34,6 +34,7 @@ class DreamerV2(Dreamer):
     recurrence: str = static("gru")
     units: int = static(400)
     depth: int = static(48)
+    conv: str = static("strided")
     bins: int = static(1)
     bin_limit: float = static(0.0)
     stored_latents: bool = static(False)

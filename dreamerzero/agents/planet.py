@@ -83,7 +83,10 @@ class PlaNet:
     units: int = static(200)
     """units of encoder, decoder and heads"""
     depth: int = static(32)
-    """channels of the image encoder's first layer"""
+    """channels of the image encoder: itself in the first layer for small grids, a multiple of it in
+    every stage for pictures"""
+    conv: str = static("strided")
+    """how pictures are halved and doubled: strided, or pool, which is dearer"""
 
     noise: float = 0.3
     """standard deviation of the noise on actions while training"""
@@ -148,6 +151,7 @@ class PlaNet:
             stoch=self.stoch,
             units=self.units,
             depth=self.depth,
+            conv=self.conv,
             latent="gaussian",
             recurrence="gru",
             free_each=False,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from dreamerzero.nn.networks import CONVS
 from dreamerzero.nn.normalisers import RunningMoments
 from dreamerzero.replay import sequence
 from dreamerzero.types import Box, EnvSpec, Phase, Rollout, TimeStep, UsageError
@@ -49,6 +50,8 @@ def check(agent, name: str) -> None:
             f"{name} sees vectors [N] and images [H, W] or [H, W, C]; {spec.name} shows shape "
             f"{observation.shape}. Reshape it in the environment."
         )
+    if agent.conv not in CONVS:
+        raise UsageError(f"conv is one of {', '.join(CONVS)}; got {agent.conv!r}.")
     frames = agent.capacity // agent.num_envs
     if frames <= 2 * agent.batch_length:
         raise UsageError(

@@ -20,7 +20,17 @@ from flax import struct
 
 from dreamerzero import ops
 from dreamerzero.nn.heads import Normal, TwoHot, scalar
-from dreamerzero.nn.networks import MLP, BlockDense, ConvEncoder, Dense, NormAct, SplitDense
+from dreamerzero.nn.networks import (
+    MLP,
+    BlockDense,
+    ConvEncoder,
+    Dense,
+    NormAct,
+    PictureDecoder,
+    PictureEncoder,
+    SplitDense,
+    is_picture,
+)
 from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, static
 from dreamerzero.worlds.stochastic import Categorical, Gaussian
 
@@ -58,6 +68,7 @@ class RSSM:
     bin_limit: float = static(0.0)
     latent: str = static("categorical")  # or gaussian
     recurrence: str = static("block_gru")  # or gru, with ELU and no norms but the GRU's own
+    conv: str = static("pool")  # or strided: how the sides of pictures are halved and doubled
     free_each: bool = static(True)  # free nats for every state, not for the mean of all
     unimix: float = 0.01
     free_nats: float = 1.0
@@ -92,6 +103,7 @@ class RSSM:
             self.depth,
             self.bins,
             self.recurrence,
+            self.conv,
         )
 
     def init(self, key):
@@ -227,13 +239,17 @@ class Networks(nn.Module):
     depth: int
     bins: int
     recurrence: str
+    conv: str
 
     def setup(self):
         plain = self.recurrence == "gru"
         act = "elu" if plain else "norm_silu"
         mlp = partial(MLP, act=act)
         shape = self.observation.shape
-        if len(shape) > 1:
+        if is_picture(shape):
+            self.encoder = PictureEncoder(self.depth, self.conv, act)
+            num_tokens = PictureEncoder.num_outputs(shape, self.depth)
+        elif len(shape) > 1:
             self.encoder = ConvEncoder(self.depth)
             num_tokens = ConvEncoder.num_outputs(shape, self.depth)
         else:
@@ -253,7 +269,11 @@ class Networks(nn.Module):
         self.posterior_in = SplitDense((self.deter, num_tokens), self.hidden)
         self.posterior_act = NormAct(act)
         self.posterior_out = Dense(self.num_stats)
-        self.decoder = mlp(3, self.units, _num_targets(self.observation))
+        if is_picture(shape):
+            blocks = 1 if plain else self.blocks
+            self.decoder = PictureDecoder(shape, self.depth, self.units, blocks, self.conv, act)
+        else:
+            self.decoder = mlp(3, self.units, _num_targets(self.observation))
         self.reward = mlp(1, self.units, self.bins, output_scale=0.0)
         self.go_on = mlp(1, self.units, 1)
 
@@ -299,6 +319,9 @@ class Networks(nn.Module):
         return self.posterior_out(hidden).astype(jnp.float32)
 
     def decode(self, features):
+        """What parametrises the observation, flat: `[..., N]` of its N elements or values."""
+        if is_picture(self.observation.shape):
+            return self.decoder(*jnp.split(features, [self.deter], axis=-1))
         return self.decoder(features)
 
     def outcome(self, features):

@@ -95,6 +95,7 @@ def test_changing_a_number_does_not_recompile():
         ({"deter": 30}, "multiple of blocks"),
         ({"bins": 16}, "odd"),
         ({"capacity": 32}, "capacity"),
+        ({"conv": "poll"}, "conv is one of pool, strided; got 'poll'"),
         ({"units": 1.5}, "units wants int"),
         ({"unit": 3}, "units"),
     ],
@@ -102,6 +103,15 @@ def test_changing_a_number_does_not_recompile():
 def test_impossible_fields_are_refused_in_one_sentence(fields, message):
     with pytest.raises(UsageError, match=message):
         tiny(envs.make("CartPole-v1"), **fields)
+
+
+def test_the_blocks_of_a_decoder_of_pictures_have_whole_channels():
+    spec = EnvSpec("pictures", Box((64, 64, 3), "uint8", 0.0, 255.0), Discrete(2))
+    agent = Dreamer(spec=spec, **(Dreamer.PRESETS["xs"] | {"depth": 3}))
+    with pytest.raises(UsageError, match=r"4 · depth \(3\) must be a multiple of blocks \(8\)"):
+        agent.check()
+    agent.replace(depth=2).check()
+    agent.replace(depth=3, spec=WALKER).check()
 
 
 def test_too_few_steps_are_refused_with_the_least_number():

@@ -1,7 +1,8 @@
-"""One update of Dreamer v3, size 1m, on a task shaped like DMC's walker.
+"""One update of Dreamer v3, size 1m: on a task shaped like DMC's walker, and on pictures.
 
-16 sequences of 64 frames, imagination of 15 steps, 24 numbers seen (14 + 1 + 9), 6 actions. Prints
-parameters, CPU-seconds and wall seconds of an update, and what compiling it costs.
+16 sequences of 64 frames, imagination of 15 steps. The walker shows 24 numbers (14 + 1 + 9) and has
+6 actions; the pictures are 64×64×3 bytes, with 17 actions to choose from and strided convolutions.
+Prints parameters, CPU-seconds and wall seconds of an update, and what compiling it costs.
 
     python benchmarks/dreamer_step.py
 """
@@ -16,14 +17,20 @@ import jax.numpy as jnp
 from common import report
 
 from dreamerzero.agents.dreamer import Dreamer
-from dreamerzero.types import Box, EnvSpec, Rollout, TimeStep
+from dreamerzero.types import Box, Discrete, EnvSpec, Rollout, TimeStep
 
 WALKER = EnvSpec("walker", Box((24,)), Box((6,), low=-1.0, high=1.0))
+PICTURES = EnvSpec("pictures", Box((64, 64, 3), "uint8", 0.0, 255.0), Discrete(17))
 UPDATES = 10
 
 
 def main():
-    agent = Dreamer(spec=WALKER, **(Dreamer.PRESETS["1m"] | {"capacity": 20_000}))
+    rows = [measure(WALKER, capacity=20_000), measure(PICTURES, capacity=4096, conv="strided")]
+    report("dreamer_step", rows, updates=UPDATES)
+
+
+def measure(spec: EnvSpec, **fields) -> dict:
+    agent = Dreamer(spec=spec, **(Dreamer.PRESETS["1m"] | fields))
     agent.check()
     state = jax.jit(agent.init)(jax.random.key(0))
     state = jax.jit(agent.observe)(state, experience(agent, jax.random.key(1)))
@@ -42,24 +49,31 @@ def main():
     assert all(jnp.isfinite(value).all() for value in metrics.values())
 
     learnt = (state.params[name] for name in ("world", "actor", "critic"))
-    row = {
+    return {
+        "task": spec.name,
         "parameters": sum(leaf.size for part in learnt for leaf in jax.tree.leaves(part)),
         "update CPU-s": statistics.median(cpus[1:]),  # the first warms caches
         "update wall s": statistics.median(walls[1:]),
         "compile CPU-s": compile_cpu,
         "compile wall s": compile_wall,
     }
-    report("dreamer_step", [row], updates=UPDATES)
 
 
 def experience(agent, key) -> Rollout:
     """Noise in the shape of experience, enough for a batch: an update's cost is the same."""
     shape = (2 * agent.batch_length, agent.num_envs)
 
+    def noise(key, space):
+        if isinstance(space, Discrete):
+            return jax.random.randint(key, shape, 0, space.num)
+        if space.dtype == "uint8":
+            return jax.random.bits(key, (*shape, *space.shape), jnp.uint8)
+        return jax.random.normal(key, (*shape, *space.shape))
+
     def moment(key):
         flags = jnp.zeros(shape, bool)
         return TimeStep(
-            observation=jax.random.normal(key, (*shape, 24)),
+            observation=noise(key, agent.spec.observation),
             reward=jax.random.normal(key, shape),
             terminated=flags,
             truncated=flags,
@@ -67,7 +81,7 @@ def experience(agent, key) -> Rollout:
         )
 
     before, after, action = jax.random.split(key, 3)
-    return Rollout(moment(before), jax.random.normal(action, (*shape, 6)), moment(after))
+    return Rollout(moment(before), noise(action, agent.spec.action), moment(after))
 
 
 if __name__ == "__main__":

@@ -120,7 +120,9 @@ def test_plot(trained, dreamerzero, tmp_path):
 @pytest.fixture(scope="module")
 def dreamer(dreamerzero, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "dreamer"
-    dreamerzero(*DREAMER, "--steps", 400, "--eval-every", 400, "--run-dir", run_dir)
+    # Two seeds, as where it is killed: then the programs are compiled once for both tests.
+    sizes = "--steps", 400, "--eval-every", 400, "--num-seeds", 2
+    dreamerzero(*DREAMER, *sizes, "--run-dir", run_dir)
     return run_dir
 
 

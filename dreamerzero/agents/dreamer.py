@@ -184,6 +184,9 @@ class Dreamer:
             "slow_rate": 0.1,
             "slow_scale": 0.2,
             "return_rate": 0.05,
+            # Windows that begin with nothing known: episodes grow longer while so short a run
+            # learns, and memory that reaches back to their beginning has not seen such lengths.
+            "stored_latents": False,
         },
         "1m": {"deter": 512, "hidden": 64, "classes": 4, "depth": 4, "units": 64},
         "12m": {},

@@ -151,7 +151,7 @@ def test_a_sequence_goes_on_from_the_latent_stored_before_it():
     """Right after acting, with nothing learnt yet, the stored latents are the ones that the frames
     before lead to: filtering the window again from there takes it up where acting was."""
     env = envs.make("CartPole-v1")
-    agent = tiny("dreamer", env)
+    agent = tiny("dreamer", env, stored_latents=True)
     state = program.start(agent, env, jax.random.key(0))
     phase = agent.phases(400)[0]
     state, _ = program.iteration(agent, env, phase._replace(collect=12), state)
@@ -167,7 +167,7 @@ def test_a_sequence_goes_on_from_the_latent_stored_before_it():
 
 def test_learning_writes_better_latents_back():
     env = envs.make("CartPole-v1")
-    agent = tiny("dreamer", env)
+    agent = tiny("dreamer", env, stored_latents=True)
     state, _ = prepared(agent, env)
     sample_key, _ = jax.random.split(jax.random.key(3))
     _, batch = sequences.sample(agent, state, sample_key)

@@ -9,11 +9,10 @@ import pytest
 
 from dreamerzero import agents, envs
 from dreamerzero.agents import sequences
+from dreamerzero.agents.dreamer import Dreamer
 from dreamerzero.training import program
-from dreamerzero.types import UsageError
+from dreamerzero.types import Phase, UsageError
 from tests.agents.test_dreamer import TINY
-
-VERSIONS = ("dreamer-v1", "dreamer-v2", "dreamer")
 
 
 def tiny(name, env, **fields):
@@ -23,28 +22,38 @@ def tiny(name, env, **fields):
     return agents.make(name, env, "xs", **(shared | fields))
 
 
-def prepared(agent, env, steps=120):
-    """A state with a filled replay and an actor that is not quite uniform, and a batch."""
-    state, _ = program.train(agent, env, jax.random.key(0), steps)
-    _, batch = sequences.sample(agent, state.agent, jax.random.key(1))
-    return state.agent, batch
+@partial(jax.jit, static_argnames="env")
+def prepared(agent, env):
+    """A state with some experience and networks that say something, and a batch."""
+    state = program.start(agent, env, jax.random.key(0))
+    state, _ = program.iteration(agent, env, Phase("prefill", 1, 30, learn=""), state)
+    leaves, tree = jax.tree.flatten(state.agent.params)
+    noisy = [p + 0.1 * jnp.cos(7.0 * jnp.arange(p.size)).reshape(p.shape) for p in leaves]
+    state = state.agent.replace(params=tree.unflatten(noisy))
+    _, batch = sequences.sample(agent, state, jax.random.key(1))
+    return state, batch
 
 
 def actor_gradient(agent, state, batch):
     params = {name: state.params[name] for name in ("world", "actor", "critic")}
-    loss = partial(agent.loss, batch=batch, key=jax.random.key(2))
-    grads, _ = jax.grad(loss, has_aux=True)(params, state.slow_critic, state.return_range)
+    grads, _ = loss_gradient(
+        agent, params, state.slow_critic, state.return_range, batch, jax.random.key(2)
+    )
     return grads["actor"]
 
 
-@pytest.mark.parametrize("name", VERSIONS)
-@pytest.mark.parametrize("task", ["CartPole-v1", "Pendulum-v1", "Catch-bsuite"])
-def test_every_version_learns_from_every_kind_of_observation_and_action(name, task):
+loss_gradient = jax.jit(jax.grad(Dreamer.loss, argnums=1, has_aux=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("dreamer-v1", "Catch-bsuite"), ("dreamer-v2", "Pendulum-v1")]
+)
+def test_every_part_of_a_version_learns(name, task):
     env = envs.make(task)
     agent = tiny(name, env)
     run = jax.jit(partial(program.train, agent, env, steps=120))
     state, metrics = run(jax.random.key(0))
-    before = agent.init(program.named(jax.random.key(0), "init")).params
+    before = jax.jit(agent.init)(program.named(jax.random.key(0), "init")).params
     for part in ("world", "actor", "critic"):
         old, new = (jax.tree.leaves(params[part]) for params in (before, state.agent.params))
         assert all(np.isfinite(leaf).all() for leaf in new)
@@ -92,15 +101,10 @@ def test_mix_is_a_mix_of_reinforce_and_of_the_gradient_through_the_dream(task):
 
 
 def test_auto_is_reinforce_for_discrete_and_dynamics_for_continuous_actions():
-    for task, kind in (("CartPole-v1", "reinforce"), ("Pendulum-v1", "dynamics")):
-        env = envs.make(task)
-        agent = tiny("dreamer-v2", env)
+    for task, shares in (("CartPole-v1", (1.0, None)), ("Pendulum-v1", (None, 1.0))):
+        agent = tiny("dreamer-v2", envs.make(task))
         assert agent.actor_gradient == "auto"
-        state, batch = prepared(agent, env)
-        chosen, given = (
-            actor_gradient(agent.replace(actor_gradient=k), state, batch) for k in ("auto", kind)
-        )
-        jax.tree.map(np.testing.assert_array_equal, chosen, given)
+        assert agent._gradient_shares == shares
 
 
 def test_the_slow_critic_of_v2_is_a_copy_made_now_and_then():
@@ -131,7 +135,7 @@ def test_adam_gives_world_actor_and_critic_their_own_rates():
 def test_v1_adds_noise_to_what_it_does_while_training_only():
     env = envs.make("Pendulum-v1")
     agent = tiny("dreamer-v1", env, noise=0.5)
-    params = agent.init(jax.random.key(0)).params
+    params = jax.jit(agent.init)(jax.random.key(0)).params
     _, timestep = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 512))
 
     def act(agent, explore):
@@ -152,17 +156,18 @@ def test_a_sequence_goes_on_from_the_latent_stored_before_it():
     before lead to: filtering the window again from there takes it up where acting was."""
     env = envs.make("CartPole-v1")
     agent = tiny("dreamer", env, stored_latents=True)
-    state = program.start(agent, env, jax.random.key(0))
-    phase = agent.phases(400)[0]
-    state, _ = program.iteration(agent, env, phase._replace(collect=12), state)
-    _, batch = sequences.sample(agent, state.agent, jax.random.key(1))
-    frames, place = state.agent.replay.frames, batch.place
+    state, _ = prepared(agent, env)
+    replay, _ = sequences.sample(agent, state, jax.random.key(1))
+    # The second windows of the online queue: the first ones began where nothing had been.
+    _, batch = sequences.sample(agent, state.replace(replay=replay), jax.random.key(1))
+    frames, place = state.replay.frames, batch.place
     before = (place.slot[0] - 1) % frames.reward.shape[1]
     stored = frames.context.deter[place.stream, before].astype(jnp.float32)
     np.testing.assert_array_equal(batch.memory.latent.deter, stored)
     np.testing.assert_array_equal(batch.memory.action, frames.action[place.stream, before])
     assert np.abs(stored).max() > 0
-    assert tiny("dreamer-v2", env).init(jax.random.key(0)).replay.frames.context is None
+    empty = jax.eval_shape(tiny("dreamer-v2", env).init, jax.random.key(0))
+    assert empty.replay.frames.context is None
 
 
 def test_learning_writes_better_latents_back():

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -271,16 +273,19 @@ def test_an_overfitted_world_reconstructs_pictures(fields):
     """Every parameter has a gradient, and a few updates on one batch bring the pictures nearer."""
     import optax
 
-    # Without free nats, for under them nothing reaches the prior.
-    world = RSSM(spec=PICTURES, **(SIZES | {"free_nats": 0.0} | fields))
+    # Wide enough for the latents to tell pictures apart; and without free nats, for under them
+    # nothing reaches the prior.
+    sizes = SIZES | {"units": 32, "hidden": 32, "deter": 64, "free_nats": 0.0}
+    world = RSSM(spec=PICTURES, **(sizes | fields))
     frames = batch(PICTURES, length=2, size=2)
     # Each picture is of one colour, and all colours differ.
     colours = frames.observation[:, :, :1, :1]
     frames = frames.replace(observation=jnp.broadcast_to(colours, frames.observation.shape))
-    params = jax.jit(world.init)(jax.random.key(0))
+    quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    params = quickly(world.init)(jax.random.key(0))
     optimiser = optax.adam(1e-2)
 
-    @jax.jit
+    @quickly
     def update(params, state, key):
         (_, (_, metrics)), grads = jax.value_and_grad(world.loss, has_aux=True)(
             params, key, frames, *nothing_before(world, 2)
@@ -290,7 +295,7 @@ def test_an_overfitted_world_reconstructs_pictures(fields):
 
     state = optimiser.init(params)
     params, state, first, _ = update(params, state, jax.random.key(0))
-    for i in range(80):
+    for i in range(120):
         params, state, last, grads = update(params, state, jax.random.key(i))
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         assert np.any(grad != 0.0), jax.tree_util.keystr(path)

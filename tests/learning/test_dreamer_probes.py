@@ -28,14 +28,19 @@ SMALL = {
 
 
 @pytest.mark.parametrize(
-    ("probe", "learning_rate"),
-    [(probes.MemoryProbe(), 3e-3), (probes.ContinuousActionProbe(), 1e-3)],
+    ("probe", "fields"),
+    [
+        # Without stored latents, windows that begin behind the cue hide what it is for: two seeds
+        # of five then settle on one action before they have learnt to remember.
+        (probes.MemoryProbe(), {"stored_latents": True}),
+        (probes.ContinuousActionProbe(), {"learning_rate": 1e-3}),
+    ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_behaviour_comes_near_the_optimum(probe, learning_rate):
+def test_behaviour_comes_near_the_optimum(probe, fields):
     """Near: one latent in a hundred is drawn from the uniform share, and can show the other cue."""
     env = envs.make(probe)
-    agent = agents.make("dreamer", env, "xs", **(SMALL | {"learning_rate": learning_rate}))
+    agent = agents.make("dreamer", env, "xs", **(SMALL | fields))
     state, _ = training.train(agent, env, jax.random.key(0), steps=8000)
     returns = training.evaluate(agent, state.agent.params, env, jax.random.key(1), episodes=256)
     assert returns.mean() >= 0.9  # without memory 0.5, without seeing the cue 0.75

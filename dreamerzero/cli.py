@@ -417,7 +417,15 @@ def _with_fields(options: type, kind: type, values: dict) -> type:
 
 
 def field_docs(kind: type) -> dict[str, str]:
-    """What a dataclass says of its fields: the string below a field, or the comment beside it."""
+    """What a dataclass and its bases say of their fields: the string below a field, or the comment
+    beside it."""
+    docs = {}
+    for base in reversed(kind.__mro__[:-1]):
+        docs |= {name: doc for name, doc in _own_field_docs(base).items() if doc}
+    return docs
+
+
+def _own_field_docs(kind: type) -> dict[str, str]:
     source = textwrap.dedent(inspect.getsource(kind))
     lines, body = source.splitlines(), ast.parse(source).body[0].body
     docs = {}

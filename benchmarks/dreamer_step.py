@@ -33,7 +33,8 @@ def measure(spec: EnvSpec, **fields) -> dict:
     agent = Dreamer(spec=spec, **(Dreamer.PRESETS["1m"] | fields))
     agent.check()
     state = jax.jit(agent.init)(jax.random.key(0))
-    state = jax.jit(agent.observe)(state, experience(agent, jax.random.key(1)))
+    rollout = experience(agent, state.replay.frames.context, jax.random.key(1))
+    state = jax.jit(agent.observe)(state, rollout)
 
     cpu, wall = time.process_time(), time.perf_counter()
     learn = jax.jit(type(agent).learn, donate_argnums=1)
@@ -59,8 +60,12 @@ def measure(spec: EnvSpec, **fields) -> dict:
     }
 
 
-def experience(agent, key) -> Rollout:
-    """Noise in the shape of experience, enough for a batch: an update's cost is the same."""
+def experience(agent, context, key) -> Rollout:
+    """Noise in the shape of experience, enough for a batch: an update's cost is the same.
+
+    Args:
+      context: what the replay keeps with its frames, here zeros.
+    """
     shape = (2 * agent.batch_length, agent.num_envs)
 
     def noise(key, space):
@@ -81,7 +86,8 @@ def experience(agent, key) -> Rollout:
         )
 
     before, after, action = jax.random.split(key, 3)
-    return Rollout(moment(before), noise(action, agent.spec.action), moment(after))
+    extras = jax.tree.map(lambda leaf: jnp.zeros((*shape, *leaf.shape[2:]), leaf.dtype), context)
+    return Rollout(moment(before), noise(action, agent.spec.action), moment(after), extras)
 
 
 if __name__ == "__main__":

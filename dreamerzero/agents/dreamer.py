@@ -42,11 +42,11 @@ from dreamerzero.types import (
     UsageError,
     static,
 )
-from dreamerzero.worlds.rssm import RSSM
+from dreamerzero.worlds.rssm import ACTS, RSSM
 
 CHOICES = {
     "latent": ("categorical", "gaussian"),
-    "recurrence": ("block_gru", "gru"),
+    "recurrence": tuple(ACTS),
     "actor_gradient": ("reinforce", "dynamics", "mix", "auto"),
     "optimiser": ("laprop", "adam"),
 }
@@ -206,11 +206,7 @@ class Dreamer:
     def check(self):
         """Raises UsageError for what no run could make sense of."""
         sequences.check(self, "dreamer")
-        for field, allowed in CHOICES.items():
-            if getattr(self, field) not in allowed:
-                raise UsageError(
-                    f"{field} is one of {', '.join(allowed)}; got {getattr(self, field)!r}."
-                )
+        sequences.check_choices(self, CHOICES)
         if self.recurrence == "block_gru":
             self._check_blocks()
         if self.bins % 2 == 0 or self.bins < 1:
@@ -344,8 +340,10 @@ class Dreamer:
 
     def value(self, params, latent):
         """The critic's mean `[...]` at `latent`: the discounted sum of the rewards to come."""
-        logits = self.critic.apply(params["critic"], latent.features)
-        return scalar(self.bins, self.bin_limit).mean(logits)
+        return self._value(params["critic"], latent.features)
+
+    def _value(self, critic, features):
+        return scalar(self.bins, self.bin_limit).mean(self.critic.apply(critic, features))
 
     def loss(self, params, slow_critic, return_range, batch, key):
         """The whole loss on a batch, with its latents `[T, B, ...]`, the new return range and
@@ -357,12 +355,9 @@ class Dreamer:
         )
         head = scalar(self.bins, self.bin_limit)
 
-        def value(critic, features):
-            return head.mean(self.critic.apply(critic, features))
-
         def value_loss(features, target):
             logits = self.critic.apply(params["critic"], features)
-            slow = value(slow_critic, jax.lax.stop_gradient(features))
+            slow = self._value(slow_critic, jax.lax.stop_gradient(features))
             return head.loss(logits, target) + self.slow_scale * head.loss(logits, slow)
 
         # Dream on from every replayed state. Only the actor and the critic learn from it. For
@@ -385,7 +380,7 @@ class Dreamer:
             self.imagination,
         )
         bootstrap = slow_critic if self.slow_target else frozen["critic"]
-        v = value(bootstrap, dream.features)
+        v = self._value(bootstrap, dream.features)
         live_returns = _lambda_returns(prediction.reward, prediction.discount, v[1:], self.lambda_)
         features, v, returns, discount, action = jax.lax.stop_gradient(
             (dream.features, v, live_returns, prediction.discount, action)

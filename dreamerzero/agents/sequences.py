@@ -50,14 +50,22 @@ def check(agent, name: str) -> None:
             f"{name} sees vectors [N] and images [H, W] or [H, W, C]; {spec.name} shows shape "
             f"{observation.shape}. Reshape it in the environment."
         )
-    if agent.conv not in CONVS:
-        raise UsageError(f"conv is one of {', '.join(CONVS)}; got {agent.conv!r}.")
+    check_choices(agent, {"conv": CONVS})
     frames = agent.capacity // agent.num_envs
     if frames <= 2 * agent.batch_length:
         raise UsageError(
             f"capacity {agent.capacity} over {agent.num_envs} environments leaves {frames} frames "
             f"each; more than {2 * agent.batch_length} (2 · batch_length) are needed."
         )
+
+
+def check_choices(agent, choices: dict[str, tuple[str, ...]]) -> None:
+    """Raises UsageError for a field whose value is not among its choices."""
+    for field, allowed in choices.items():
+        if getattr(agent, field) not in allowed:
+            raise UsageError(
+                f"{field} is one of {', '.join(allowed)}; got {getattr(agent, field)!r}."
+            )
 
 
 def phases(agent, steps: int) -> tuple[Phase, Phase]:

@@ -34,6 +34,9 @@ from dreamerzero.nn.networks import (
 from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, static
 from dreamerzero.worlds.stochastic import Categorical, Gaussian
 
+ACTS = {"block_gru": "norm_silu", "gru": "elu"}
+"""Recurrences, and the activation of the networks around each."""
+
 
 @struct.dataclass
 class Latent:
@@ -89,7 +92,7 @@ class RSSM:
     @property
     def act(self) -> str:
         """The activation that goes with the recurrence, see `nn.networks.NormAct`."""
-        return "elu" if self.recurrence == "gru" else "norm_silu"
+        return ACTS[self.recurrence]
 
     @property
     def net(self) -> Networks:
@@ -243,7 +246,7 @@ class Networks(nn.Module):
 
     def setup(self):
         plain = self.recurrence == "gru"
-        act = "elu" if plain else "norm_silu"
+        act = ACTS[self.recurrence]
         mlp = partial(MLP, act=act)
         shape = self.observation.shape
         if is_picture(shape):

@@ -24,6 +24,18 @@ OWN: dict = {
 }
 """This project's own environments: id → class."""
 
+BINARY = {
+    *(
+        f"{game}-MinAtar"
+        for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+    ),
+    "Pong-misc",
+    "Catch-bsuite",
+    "DeepSea-bsuite",
+}
+"""gymnax ids whose grids are of zeros and ones. They come as floats, and are kept as single bytes:
+a replay is mostly observations."""
+
 UNAVAILABLE = {
     "MNISTBandit-bsuite": "it downloads MNIST, and dreamerzero never downloads data",
 }
@@ -65,7 +77,7 @@ def _named(name: str) -> Env:
         hint = f" Nearest: {', '.join(near)}." if near else ""
         raise UsageError(f"Unknown environment {name!r}.{hint} `dreamerzero envs` lists all.")
     environment, params = gymnax.make(name)
-    return wrap(environment, params, name=name)
+    return wrap(environment, params, name=name, binary=name in BINARY)
 
 
 __all__ = ["Env", "make", "names", "wrap"]

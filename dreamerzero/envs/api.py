@@ -75,19 +75,27 @@ class Env:
         )
 
 
-def wrap(environment: gymnax_api.Environment, params=None, name: str | None = None) -> Env:
+def wrap(
+    environment: gymnax_api.Environment,
+    params=None,
+    name: str | None = None,
+    binary: bool = False,
+) -> Env:
     """Gives a gymnax environment the house's face.
 
     Args:
       params: the environment's own parameters; its defaults if omitted.
       name: what to call it; `module:Class` if omitted, from which a run folder can rebuild it.
+      binary: whether observations are zeros and ones, whatever their dtype; they become bools.
     Raises:
       UsageError: if what the environment returns is not what its spaces promise.
     """
     params = environment.default_params if params is None else params
     kind = type(environment)
     name = name or f"{kind.__module__}:{kind.__qualname__}"
-    return Env(environment=environment, spec=_spec(environment, params, name), params=params)
+    return Env(
+        environment=environment, spec=_spec(environment, params, name, binary), params=params
+    )
 
 
 def load(path: str) -> Env:
@@ -105,7 +113,7 @@ def load(path: str) -> Env:
     return wrap(environment, name=path)
 
 
-def _spec(environment, params, name) -> EnvSpec:
+def _spec(environment, params, name, binary) -> EnvSpec:
     declared = environment.observation_space(params)
     if not isinstance(declared, spaces.Box | spaces.Discrete):
         raise UsageError(
@@ -121,6 +129,8 @@ def _spec(environment, params, name) -> EnvSpec:
         )
     if isinstance(declared, spaces.Discrete):
         observation = Discrete(int(declared.n))
+    elif binary:
+        observation = Box(actual.shape, "bool", 0.0, 1.0)
     else:
         # The dtype is what arrives, not what is declared: several gymnax spaces are mistaken.
         observation = Box(actual.shape, str(actual.dtype), *_bounds(declared))

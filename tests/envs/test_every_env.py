@@ -96,6 +96,9 @@ def test_env(name):
     assert np.all(start[1].is_first)
     assert not np.any(start[1].is_last) and not np.any(start[1].reward)
 
+    if observation.dtype == "bool":  # then nothing is lost
+        assert np.isin(oracle["final"], (0.0, 1.0)).all()
+
     # The successor is the true outcome, with the final observation and both flags.
     cast = np.asarray(oracle["final"], observation.dtype)
     np.testing.assert_allclose(successor.observation, cast, rtol=1e-5, atol=1e-6)

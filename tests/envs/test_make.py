@@ -50,7 +50,8 @@ def test_a_name_gives_one_instance():
     [
         ("FourRooms-misc", Box((4,), "int32", 0.0, 1.0)),  # its space says float32
         ("FrozenLake-misc", Discrete(64)),
-        ("Breakout-MinAtar", Box((10, 10, 4), "float32", 0.0, 1.0)),
+        ("Breakout-MinAtar", Box((10, 10, 4), "bool", 0.0, 1.0)),  # a byte each, not four
+        ("Pong-misc", Box((30, 40, 3), "bool", 0.0, 1.0)),  # its space says up to 2
     ],
 )
 def test_observations_keep_their_own_dtype(name, observation):

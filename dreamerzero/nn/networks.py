@@ -96,8 +96,7 @@ class BlockDense(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (blocks, 1, out)).astype(dtype)
         y = jnp.einsum("gbi,gio->gbo", x.astype(dtype), kernel[:, :own]) + bias
         if shared is not None:
-            shared = jnp.broadcast_to(shared.astype(dtype), (blocks, *shared.shape))
-            y += jnp.einsum("gbi,gio->gbo", shared, kernel[:, own:])
+            y += jnp.einsum("bi,gio->gbo", shared.astype(dtype), kernel[:, own:])
         return y
 
 

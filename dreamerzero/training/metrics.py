@@ -3,7 +3,7 @@
 Rows of kind `train` hold what happened since the row before, rows of kind `eval` an evaluation, and
 beside it, if the agent can dream, rows of kind `dream` what `dreams.measure` found:
 
-    {"kind": "train", "phase": name, "step": n, "updates": n, "wall_s": s, "env_steps_per_s": r,
+    {"kind": "train", "step": n, "updates": n, "wall_s": s, "phase": name, "env_steps_per_s": r,
      "updates_per_s": r, "metrics": {name: [K]}}
     {"kind": "eval", "step": n, "updates": n, "wall_s": s, "returns": [K], "episodes": n}
     {"kind": "dream", "step": n, "updates": n, "wall_s": s, "metrics": {name: [K]}}

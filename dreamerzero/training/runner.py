@@ -202,17 +202,14 @@ class _Run:
         before, position = self._before(stop), self.position
         means = metrics.means(jax.device_get(carry.sums), stop.done - before.done)
         lanes_per_s = self.config.num_seeds / position.row_s
-        row = {
-            "kind": "train",
-            "phase": self.phases[stop.phase].name,
-            "step": stop.step,
-            "updates": stop.updates,
-            "wall_s": self._wall_s(),
-            "env_steps_per_s": (stop.step - before.step) * lanes_per_s,
-            "updates_per_s": (stop.updates - before.updates) * lanes_per_s,
-            "metrics": means,
-        }
-        self._write(row)
+        row = self._write(
+            "train",
+            stop,
+            phase=self.phases[stop.phase].name,
+            env_steps_per_s=(stop.step - before.step) * lanes_per_s,
+            updates_per_s=(stop.updates - before.updates) * lanes_per_s,
+            metrics=means,
+        )
         position.row_s = 0.0
         self.display.row(row)
         if stop.evaluate:
@@ -228,16 +225,8 @@ class _Run:
         )
         self.display.doing("evaluating")
         returns = np.asarray(evaluate(*args))
-        self._write(
-            {
-                "kind": "eval",
-                "step": stop.step,
-                "updates": stop.updates,
-                "wall_s": self._wall_s(),
-                "episodes": self.config.eval_episodes,
-                "returns": metrics.numbers(returns.mean(axis=1)),
-            }
-        )
+        means = metrics.numbers(returns.mean(axis=1))
+        self._write("eval", stop, returns=means, episodes=self.config.eval_episodes)
         if complaint := evaluation.unfinished(returns):
             self.display.say(complaint)
 
@@ -247,15 +236,8 @@ class _Run:
         measure = self._compiled("dreams", dreams.measure_lanes, *args)
         self.display.doing("dreaming")
         measured = jax.device_get(measure(*args))
-        self._write(
-            {
-                "kind": "dream",
-                "step": stop.step,
-                "updates": stop.updates,
-                "wall_s": self._wall_s(),
-                "metrics": {name: metrics.numbers(values) for name, values in measured.items()},
-            }
-        )
+        numbers = {name: metrics.numbers(values) for name, values in measured.items()}
+        self._write("dream", stop, metrics=numbers)
 
     def _keys(self, name: str, stop: Stop) -> jax.Array:
         """Keys by purpose and by the stop's place: whoever uses them changes no training."""
@@ -263,9 +245,13 @@ class _Run:
             self.config.keys()
         )
 
-    def _write(self, row: dict) -> None:
+    def _write(self, kind: str, stop: Stop, **rest) -> dict:
+        """Writes a row about `stop`, see `metrics`, and returns it."""
+        place = {"step": stop.step, "updates": stop.updates, "wall_s": self._wall_s()}
+        row = {"kind": kind} | place | rest
         self.writer.write(row)
         self.position.rows += 1
+        return row
 
     def _save(self, carry: Carry) -> None:
         self.display.doing("saving")

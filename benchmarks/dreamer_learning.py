@@ -1,7 +1,8 @@
 """Do PlaNet and the Dreamers learn? Three seeds on each task, with the preset for CPUs.
 
 Runs are resumable and land in `runs/learning/`; repeat the command after an interruption. Writes
-one JSON and one figure with all curves into `benchmarks/results/`.
+one JSON, and a figure for each task, into `benchmarks/results/`; what they hold of other tasks
+stays.
 
     python benchmarks/dreamer_learning.py            # all tasks
     python benchmarks/dreamer_learning.py dreamer-Catch-bsuite planet-Pendulum-v1
@@ -10,78 +11,103 @@ one JSON and one figure with all curves into `benchmarks/results/`.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from common import RESULTS, report
 
 from dreamerzero.training import metrics
 from dreamerzero.viz import curves
 
-TASKS = {  # agent, environment: steps, the return that counts as learnt
-    ("dreamer", "CartPole-v1"): (30_000, 475.0),
-    ("dreamer", "Pendulum-v1"): (15_000, -250.0),
-    ("dreamer", "Catch-bsuite"): (24_000, 0.9),
-    ("dreamer", "MemoryChain-bsuite"): (12_000, 0.9),
-    ("dreamer-v1", "Pendulum-v1"): (15_000, -300.0),
-    ("dreamer-v2", "Pendulum-v1"): (15_000, -300.0),
-    ("dreamer-v2", "Catch-bsuite"): (24_000, 0.9),
-    ("planet", "Pendulum-v1"): (10_000, -300.0),
-}
-NAMES = {f"{agent}-{env}": (agent, env) for agent, env in TASKS}
+
+class Task(NamedTuple):
+    """A run of `dreamerzero train`, and the return that counts as learnt."""
+
+    agent: str
+    env: str
+    steps: int
+    threshold: float
+    options: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.agent}-{self.env}"
+
+
+TASKS = [
+    Task("dreamer", "CartPole-v1", 30_000, 475.0),
+    Task("dreamer", "Pendulum-v1", 15_000, -250.0),
+    Task("dreamer", "Catch-bsuite", 24_000, 0.9),
+    Task("dreamer", "MemoryChain-bsuite", 12_000, 0.9),
+    Task("dreamer", "CartPoleSwingup-v0", 100_000, 700.0),
+    Task("dreamer-v1", "Pendulum-v1", 15_000, -300.0),
+    Task("dreamer-v2", "Pendulum-v1", 15_000, -300.0),
+    Task("dreamer-v2", "Catch-bsuite", 24_000, 0.9),
+    # It plans in every step of an evaluation, so there are fewer of them.
+    Task("planet", "Pendulum-v1", 10_000, -300.0, ("--eval-every", "2000")),
+]
+TASKS = {task.name: task for task in TASKS}
 SEEDS = 3
 RUNS = Path("runs/learning")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(NAMES)}; all if none is named")
-    chosen = parser.parse_args().tasks or list(NAMES)
-    if unknown := set(chosen) - set(NAMES):
-        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(TASKS)}; all if none is named")
+    chosen = parser.parse_args().tasks or list(TASKS)
+    if unknown := set(chosen) - set(TASKS):
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(TASKS)}")
     for name in chosen:
-        train(name)
-    begun = [name for name in NAMES if metrics.read(RUNS / name, "eval")]
+        train(TASKS[name])
+    begun = [name for name in TASKS if metrics.read(RUNS / name, "eval")]
     for name in begun:
         curves.plot([RUNS / name], RESULTS / f"{name}.png")
+    rows, evaluations = recorded()
+    rows |= {name: row(TASKS[name]) for name in begun}
+    evaluations |= {name: metrics.read(RUNS / name, "eval") for name in begun}
+    order = [name for name in TASKS if name in rows]
     report(
         "dreamer_learning",
-        [row(name) for name in begun],
-        curves={name: metrics.read(RUNS / name, "eval") for name in begun},
+        [rows[name] for name in order],
+        curves={name: evaluations[name] for name in order},
     )
 
 
-def train(name: str) -> None:
-    agent, env = NAMES[name]
-    steps, _ = TASKS[agent, env]
-    command = [sys.executable, "-m", "dreamerzero", "train", agent, "--env", env]
-    options = {"steps": steps, "num-seeds": SEEDS, "eval-every": steps // 15}
-    if agent == "planet":
-        options["eval-every"] = steps // 5  # it plans in every one of their steps
-    options["run-dir"] = RUNS / name
-    command += [text for option, value in options.items() for text in (f"--{option}", str(value))]
+def recorded() -> tuple[dict, dict]:
+    """Rows and evaluations of the results so far: not every run is in this folder."""
+    path = RESULTS / "dreamer_learning.json"
+    if not path.exists():
+        return {}, {}
+    results = json.loads(path.read_text())
+    return {f"{row['agent']}-{row['env']}": row for row in results["rows"]}, results["curves"]
+
+
+def train(task: Task) -> None:
+    command = [sys.executable, "-m", "dreamerzero", "train", task.agent, "--env", task.env]
+    command += ["--steps", str(task.steps), "--num-seeds", str(SEEDS)]
+    command += ["--run-dir", str(RUNS / task.name), *task.options]
     subprocess.run(command, check=True)
 
 
-def row(name: str) -> dict:
+def row(task: Task) -> dict:
     """When every seed had learnt, and what became of it; of a run under way, as far as it went."""
-    agent, env = NAMES[name]
-    steps, threshold = TASKS[agent, env]
-    evaluations = metrics.read(RUNS / name, "eval")
+    evaluations = metrics.read(RUNS / task.name, "eval")
     worst = {e["step"]: min(e["returns"]) for e in evaluations}
-    learnt = next((step for step, value in worst.items() if value >= threshold), None)
+    learnt = next((step for step, value in worst.items() if value >= task.threshold), None)
     last = evaluations[-1]
     return {
-        "agent": agent,
-        "env": env,
+        "agent": task.agent,
+        "env": task.env,
         "seeds": len(last["returns"]),
-        "threshold": threshold,
+        "threshold": task.threshold,
         "all seeds at": learnt,
         "worst seed since": min(v for s, v in worst.items() if s >= learnt) if learnt else None,
         "last": last["returns"],
         "steps": last["step"],
-        "of": steps,
+        "of": task.steps,
         "updates": last["updates"],
         "wall s": last["wall_s"],
     }

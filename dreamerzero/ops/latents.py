@@ -11,10 +11,11 @@ import jax.numpy as jnp
 def unimix(logits, fraction):
     """Log-probabilities `[..., C]` of `logits` mixed with a `fraction` of the uniform distribution.
 
-    Keeps every class possible, hence every KL and log-probability finite (Hafner et al. 2023).
+    A fraction above 0 keeps every class possible, however far its logit is below the others
+    (Hafner et al. 2023). At 0 these are the log-probabilities themselves, finite as the logits are.
     """
-    probs = jax.nn.softmax(logits)
-    return jnp.log((1 - fraction) * probs + fraction / logits.shape[-1])
+    share = jnp.log(fraction / logits.shape[-1])  # −∞ at 0, which adds nothing
+    return jnp.logaddexp(jnp.log1p(-fraction) + jax.nn.log_softmax(logits), share)
 
 
 def straight_through(log_probs, gumbel):

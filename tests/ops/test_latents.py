@@ -1,3 +1,5 @@
+from functools import partial
+
 import distrax
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,24 @@ def test_unimix_is_a_mixture():
     mixed = jnp.exp(ops.unimix(logits, 0.01))
     np.testing.assert_allclose(mixed, 0.99 * jax.nn.softmax(logits) + 0.01 / 6, rtol=1e-5)
     assert mixed.min() >= 0.01 / 6 - 1e-7
+
+
+def test_nothing_mixed_in_is_the_log_softmax_with_its_gradient_however_far_apart_the_logits():
+    logits = jnp.array([[0.0, -300.0, 1.0], [200.0, 0.0, 0.0]])
+
+    def kl(unimix):
+        return lambda p, q: ops.categorical_kl(unimix(p), unimix(q))
+
+    def plain(logits, fraction=0.0):
+        return jax.nn.log_softmax(logits)
+
+    np.testing.assert_allclose(ops.unimix(logits, 0.0), plain(logits), rtol=1e-6)
+    ours, oracle = (
+        jax.jit(jax.grad(kl(partial(f, fraction=jnp.float32(0.0))), (0, 1)))(logits, -logits)
+        for f in (ops.unimix, plain)
+    )
+    assert np.isfinite(oracle).all()
+    np.testing.assert_allclose(ours, oracle, rtol=1e-5, atol=1e-6)
 
 
 def test_kl_matches_scipy():

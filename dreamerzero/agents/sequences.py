@@ -6,6 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from dreamerzero.nn.networks import CONVS
@@ -50,6 +51,11 @@ def check(agent, name: str) -> None:
             f"{name} sees vectors [N] and images [H, W] or [H, W, C]; {spec.name} shows shape "
             f"{observation.shape}. Reshape it in the environment."
         )
+    if isinstance(observation, Box) and len(observation.shape) > 1 and not _bounded(observation):
+        raise UsageError(
+            f"{name} scales images by their bounds; {spec.name} has {observation.low} and "
+            f"{observation.high}. Give its space two finite numbers, the lower one first."
+        )
     check_choices(agent, {"conv": CONVS})
     frames = agent.capacity // agent.num_envs
     if frames <= 2 * agent.batch_length:
@@ -57,6 +63,13 @@ def check(agent, name: str) -> None:
             f"capacity {agent.capacity} over {agent.num_envs} environments leaves {frames} frames "
             f"each; more than {2 * agent.batch_length} (2 · batch_length) are needed."
         )
+
+
+def _bounded(space: Box) -> bool:
+    low, high = space.low, space.high
+    return np.ndim(low) == np.ndim(high) == 0 and bool(
+        np.isfinite([low, high]).all() and low < high
+    )
 
 
 def check_choices(agent, choices: dict[str, tuple[str, ...]]) -> None:

@@ -114,6 +114,13 @@ def test_the_blocks_of_a_decoder_of_pictures_have_whole_channels():
     agent.replace(depth=3, spec=WALKER).check()
 
 
+@pytest.mark.parametrize("bounds", [(1.0, 1.0), (-np.inf, np.inf), ((0.0,) * 20, (1.0,) * 20)])
+def test_images_without_a_range_are_refused(bounds):
+    spec = EnvSpec("grids", Box((4, 5), "float32", *bounds), Discrete(2))
+    with pytest.raises(UsageError, match="two finite numbers"):
+        Dreamer(spec=spec, **Dreamer.PRESETS["xs"]).check()
+
+
 def test_too_few_steps_are_refused_with_the_least_number():
     with pytest.raises(UsageError, match="at least"):
         tiny(envs.make("CartPole-v1")).phases(10)

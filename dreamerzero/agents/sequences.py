@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -84,12 +85,12 @@ def check_choices(agent, choices: dict[str, tuple[str, ...]]) -> None:
 def phases(agent, steps: int) -> tuple[Phase, Phase]:
     """Prefill until every stream can give a window, then collect and learn in turn.
 
-    An update replays `batch_size · batch_length` steps; collection and updates are interleaved
-    as finely as whole numbers allow to meet `train_ratio`.
+    An update replays `batch_size · batch_length` steps. To meet `train_ratio` there are so many
+    updates after so many steps of all environments, in small whole numbers.
     """
-    steps_per_update = agent.replayed_per_update / agent.train_ratio
-    collect = max(1, round(steps_per_update / agent.num_envs))
-    repeats = max(1, round(collect * agent.num_envs / steps_per_update))
+    updates_per_step = agent.train_ratio * agent.num_envs / agent.replayed_per_update
+    most = max(8, round(1 / updates_per_step))
+    repeats, collect = Fraction(updates_per_step).limit_denominator(most).as_integer_ratio()
     prefill = math.ceil((agent.batch_length + 1) / collect)
     train = steps // (collect * agent.num_envs) - prefill
     if train < 1:

@@ -47,7 +47,7 @@ def test_nothing_in_the_state_is_stored_twice():
     assert len(set(pointers)) == len(pointers)
 
 
-@pytest.mark.parametrize("ratio", [4.0, 32.0, 256.0])
+@pytest.mark.parametrize("ratio", [0.5, 4.0, 32.0, 48.0, 256.0])
 def test_the_plan_meets_the_train_ratio_and_counts_prefill(ratio):
     agent = tiny(envs.make("CartPole-v1"), train_ratio=ratio)
     prefill, train = agent.phases(2000)

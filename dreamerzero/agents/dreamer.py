@@ -83,7 +83,7 @@ class Dreamer:
     batch_length: int = static(64)
     """frames in a sequence"""
     capacity: int = static(1_000_000)
-    """frames the replay holds, over all environments"""
+    """frames the replay holds, over all environments; the paper has five million"""
     imagination: int = static(15)
     """imagined steps from every replayed state"""
 

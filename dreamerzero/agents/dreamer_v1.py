@@ -2,13 +2,14 @@
 
 Hafner et al. 2020, "Dream to Control: Learning Behaviors by Latent Imagination".
 
-  world      Gaussian latents, a plain GRU, KL with 3 free nats on the mean              (eq. 10)
+  world      Gaussian latents, a GRU, KL with 3 free nats on the mean              (eq. 10)
   actor      − R^λ, its gradient running back through rewards, latents and actions      (eq. 7)
   critic     ½ (v − sg R^λ)²                                                           (eq. 8)
 
-The machinery is `dreamer.py`'s; before it in the lineage PlaNet, after it v2. Of the paper are
-missing: tanh on the policy's samples (ours are a normal around tanh μ) and noise on discrete
-actions, which explore by being sampled.
+The machinery is `dreamer.py`'s; before it in the lineage PlaNet, after it v2. Different from the
+paper: the policy is a normal around tanh μ, without tanh on its samples; discrete actions explore
+by being sampled, without noise; the GRU has v2's norm; networks have ELU everywhere, v3's numbers
+of layers and, for pictures, its stages; a reconstruction costs the squared error, not half of it.
 """
 
 from __future__ import annotations

@@ -7,9 +7,11 @@ Hafner et al. 2021, "Mastering Atari with Discrete World Models".
   critic     ½ (v − sg R^λ)², R^λ bootstrapped with a copy made every 100 updates      (eq. 4, 5)
 
 ρ is 1 for discrete and 0 for continuous actions. The machinery is `dreamer.py`'s; before it in the
-lineage v1, after it v3. Of the paper are missing: the truncated normal (ours is a normal around
-tanh μ), weight decay, and replay by whole episodes. The KL's weight is the one for Atari, 0.1;
-continuous control from images had 1.
+lineage v1, after it v3. The coefficients are those for Atari; continuous control from images had
+a KL of weight 1. Different from the paper: the policy is a normal around tanh μ, not truncated;
+there is no weight decay; replay knows no episodes; a batch has 16 sequences, not 50; networks have
+v3's numbers of layers and, for pictures, its stages; a reconstruction costs the squared error,
+not half of it.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class DreamerV2(Dreamer):
     critic_rate: float = 0.5
     warmup: float = 1.0
     clip: float = 100.0
-    horizon: float = 100.0
+    horizon: float = 200.0
     entropy: float = 1e-3
     unimix: float = 0.0
     free_nats: float = 0.0
@@ -72,6 +74,7 @@ class DreamerV2(Dreamer):
             "depth": 8,
             # Thousands of updates instead of millions: values must arrive sooner.
             "slow_every": 10,
+            "horizon": 100.0,
             "learning_rate": 1e-3,
             "actor_rate": 0.3,
             "critic_rate": 1.0,

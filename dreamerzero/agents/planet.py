@@ -9,6 +9,10 @@ env → sequence replay → RSSM → cross-entropy search over action sequences,
 
 Nothing learns behaviour. Before it in the lineage: PETS, which searches in the same way through an
 ensemble. After it: Dreamer, the same world with an actor in place of the search.
+
+Different from the paper: the search dreams the likeliest futures, and draws actions within two
+standard deviations; a run begins by planning in the untrained world, not with random episodes; the
+networks are those of `dreamer-v1`.
 """
 
 from __future__ import annotations

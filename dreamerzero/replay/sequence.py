@@ -132,8 +132,8 @@ def sample(
 
 
 def write_back(replay: SequenceReplay, place: Place, context) -> SequenceReplay:
-    """Renews the context `[T, B, ...]` of sampled frames. Where windows overlap, one of them wins:
-    always the same one on a CPU, any of them on a GPU."""
+    """Renews the context `[T, B, ...]` of sampled frames. Where windows overlap, one of them wins
+    in each leaf: always the same one on a CPU, any of them on a GPU."""
     stored = jax.tree.map(
         lambda store, new: store.at[place.stream, place.slot].set(new),
         replay.frames.context,

@@ -31,7 +31,7 @@ class DreamerV1(Dreamer):
 
     batch_size: int = static(50)
     batch_length: int = static(50)
-    train_ratio: float = static(250.0)
+    train_ratio: float = static(500.0)
     deter: int = static(200)
     hidden: int = static(200)
     latent: str = static("gaussian")

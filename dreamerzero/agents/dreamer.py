@@ -98,7 +98,8 @@ class Dreamer:
     classes: int = static(16)
     """classes of each categorical latent variable"""
     recurrence: str = static("block_gru")
-    """block_gru, with RMSNorm and SiLU in all networks; or gru, with ELU in all"""
+    """block_gru, with RMSNorm and SiLU in all networks; or gru, with ELU in all but the encoder of
+    small grids"""
     blocks: int = static(8)
     """blocks of the block-diagonal GRU"""
     units: int = static(256)

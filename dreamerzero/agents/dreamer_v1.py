@@ -8,8 +8,9 @@ Hafner et al. 2020, "Dream to Control: Learning Behaviors by Latent Imagination"
 
 The machinery is `dreamer.py`'s; before it in the lineage PlaNet, after it v2. Different from the
 paper: the policy is a normal around tanh μ, without tanh on its samples; discrete actions explore
-by being sampled, without noise; the GRU has v2's norm; networks have ELU everywhere, v3's numbers
-of layers and, for pictures, its stages; a reconstruction costs the squared error, not half of it.
+by being sampled, without noise; the GRU has v2's norm; networks have ELU everywhere (small grids
+have an encoder of our own), v3's numbers of layers and, for pictures, its stages; a reconstruction
+costs the squared error, not half of it.
 """
 
 from __future__ import annotations

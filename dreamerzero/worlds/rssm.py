@@ -70,7 +70,7 @@ class RSSM:
     bins: int = static(1)  # of the reward; a single one is the mean of a normal
     bin_limit: float = static(0.0)
     latent: str = static("categorical")  # or gaussian
-    recurrence: str = static("block_gru")  # or gru, with ELU and no norms but the GRU's own
+    recurrence: str = static("block_gru")  # or gru, with ELU and, but for grids, no other norms
     conv: str = static("pool")  # or strided: how the sides of pictures are halved and doubled
     free_each: bool = static(True)  # free nats for every state, not for the mean of all
     unimix: float = 0.01
@@ -253,6 +253,7 @@ class Networks(nn.Module):
             self.encoder = PictureEncoder(self.depth, self.conv, act)
             num_tokens = PictureEncoder.num_outputs(shape, self.depth)
         elif len(shape) > 1:
+            # With its norm whatever `act` is: with ELU instead, v2 needs more steps on Catch.
             self.encoder = ConvEncoder(self.depth)
             num_tokens = ConvEncoder.num_outputs(shape, self.depth)
         else:

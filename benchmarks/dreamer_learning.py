@@ -37,19 +37,21 @@ class Task(NamedTuple):
         return f"{self.agent}-{self.env}"
 
 
-TASKS = [
-    Task("dreamer", "CartPole-v1", 30_000, 475.0),
-    Task("dreamer", "Pendulum-v1", 15_000, -250.0),
-    Task("dreamer", "Catch-bsuite", 24_000, 0.9),
-    Task("dreamer", "MemoryChain-bsuite", 12_000, 0.9),
-    Task("dreamer", "CartPoleSwingup-v0", 100_000, 700.0),
-    Task("dreamer-v1", "Pendulum-v1", 15_000, -300.0),
-    Task("dreamer-v2", "Pendulum-v1", 15_000, -300.0),
-    Task("dreamer-v2", "Catch-bsuite", 24_000, 0.9),
-    # It plans in every step of an evaluation, so there are fewer of them.
-    Task("planet", "Pendulum-v1", 10_000, -300.0, ("--eval-every", "2000")),
-]
-TASKS = {task.name: task for task in TASKS}
+TASKS = {
+    task.name: task
+    for task in (
+        Task("dreamer", "CartPole-v1", 30_000, 475.0),
+        Task("dreamer", "Pendulum-v1", 15_000, -250.0),
+        Task("dreamer", "Catch-bsuite", 24_000, 0.9),
+        Task("dreamer", "MemoryChain-bsuite", 12_000, 0.9),
+        Task("dreamer", "CartPoleSwingup-v0", 100_000, 700.0),
+        Task("dreamer-v1", "Pendulum-v1", 15_000, -300.0),
+        Task("dreamer-v2", "Pendulum-v1", 15_000, -300.0),
+        Task("dreamer-v2", "Catch-bsuite", 24_000, 0.9),
+        # It plans in every step of an evaluation, so there are fewer of them.
+        Task("planet", "Pendulum-v1", 10_000, -300.0, ("--eval-every", "2000")),
+    )
+}
 SEEDS = 3
 RUNS = Path("runs/learning")
 
@@ -62,27 +64,23 @@ def main():
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(TASKS)}")
     for name in chosen:
         train(TASKS[name])
-    begun = [name for name in TASKS if metrics.read(RUNS / name, "eval")]
-    for name in begun:
-        curves.plot([RUNS / name], RESULTS / f"{name}.png")
-    rows, evaluations = recorded()
-    rows |= {name: row(TASKS[name]) for name in begun}
-    evaluations |= {name: metrics.read(RUNS / name, "eval") for name in begun}
-    order = [name for name in TASKS if name in rows]
+    evaluations = recorded()
+    for name in TASKS:
+        if rows := metrics.read(RUNS / name, "eval"):
+            evaluations[name] = rows
+            curves.plot([RUNS / name], RESULTS / f"{name}.png")
+    evaluations = {name: evaluations[name] for name in TASKS if name in evaluations}
     report(
         "dreamer_learning",
-        [rows[name] for name in order],
-        curves={name: evaluations[name] for name in order},
+        [row(TASKS[name], rows) for name, rows in evaluations.items()],
+        curves=evaluations,
     )
 
 
-def recorded() -> tuple[dict, dict]:
-    """Rows and evaluations of the results so far: not every run is in this folder."""
+def recorded() -> dict[str, list[dict]]:
+    """Evaluations in the results so far: not every run is in this folder."""
     path = RESULTS / "dreamer_learning.json"
-    if not path.exists():
-        return {}, {}
-    results = json.loads(path.read_text())
-    return {f"{row['agent']}-{row['env']}": row for row in results["rows"]}, results["curves"]
+    return json.loads(path.read_text())["curves"] if path.exists() else {}
 
 
 def train(task: Task) -> None:
@@ -92,9 +90,8 @@ def train(task: Task) -> None:
     subprocess.run(command, check=True)
 
 
-def row(task: Task) -> dict:
+def row(task: Task, evaluations: list[dict]) -> dict:
     """When every seed had learnt, and what became of it; of a run under way, as far as it went."""
-    evaluations = metrics.read(RUNS / task.name, "eval")
     worst = {e["step"]: min(e["returns"]) for e in evaluations}
     learnt = next((step for step, value in worst.items() if value >= task.threshold), None)
     last = evaluations[-1]

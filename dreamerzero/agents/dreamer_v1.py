@@ -2,7 +2,7 @@
 
 Hafner et al. 2020, "Dream to Control: Learning Behaviors by Latent Imagination".
 
-  world      Gaussian latents, a GRU, KL with 3 free nats on the mean              (eq. 10)
+  world      Gaussian latents, a GRU, KL with 3 free nats on the mean                    (eq. 10)
   actor      − R^λ, its gradient running back through rewards, latents and actions      (eq. 7)
   critic     ½ (v − sg R^λ)²                                                           (eq. 8)
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dreamerzero import ops
+
 
 def compute_dtype():
     """bfloat16 where there is hardware for it; on a CPU it is slower than float32."""
@@ -120,6 +122,25 @@ class SplitDense(nn.Module):
         return y + bias.astype(dtype) if part == 0 else y
 
 
+class Conv(nn.Module):
+    """A convolution `[B, H, W, C] -> [B, H', W', features]`, padded so that only `stride` makes the
+    sides smaller."""
+
+    features: int
+    size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        dtype = compute_dtype()
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", fan_in_flat, shape).astype(dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
+        window, strides = (self.size, self.size), (self.stride, self.stride)
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], window, strides, "SAME")
+        return ops.convolve(x.astype(dtype), kernel, self.stride, tuple(padding)) + bias
+
+
 class ConvEncoder(nn.Module):
     """Small images `[..., H, W, C]` to flat tokens: two 3×3 convolutions, the second strided."""
 
@@ -127,12 +148,10 @@ class ConvEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        dtype = compute_dtype()
         batch = x.shape[:-3]
         x = x.reshape(-1, *x.shape[-3:])
         for depth, stride in ((self.depth, 1), (2 * self.depth, 2)):
-            x = nn.Conv(depth, (3, 3), stride, kernel_init=fan_in(), dtype=dtype)(x)
-            x = NormAct()(x)
+            x = NormAct()(Conv(depth, 3, stride)(x))
         return x.reshape(*batch, -1)
 
     @staticmethod
@@ -177,10 +196,9 @@ class PictureEncoder(nn.Module):
         rows, columns = (side * 2 ** len(STAGES) for side in coarse((height, width)))
         x = x.reshape(-1, height, width, channels)
         x = jnp.pad(x, ((0, 0), (0, rows - height), (0, columns - width), (0, 0)))
-        size, stride = ((5, 5), 1) if self.conv == "pool" else ((4, 4), 2)
+        size, stride = (5, 1) if self.conv == "pool" else (4, 2)
         for stage in STAGES:
-            features = stage * self.depth
-            x = nn.Conv(features, size, stride, kernel_init=fan_in_flat, dtype=compute_dtype())(x)
+            x = Conv(stage * self.depth, size, stride)(x)
             if self.conv == "pool":
                 x = _largest_of_four(x)
             x = NormAct(self.act)(x)
@@ -251,17 +269,8 @@ class DoublingConv(nn.Module):
         kernel = self.param("kernel", fan_in_flat, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
         if self.conv == "pool":
-            kernel, padding = _before_repeating(kernel), "SAME"
-        else:
-            # Padding by the convolution makes its gradient on a CPU a loop, five times as slow.
-            x, padding = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), "VALID"
-        x = jax.lax.conv_general_dilated(
-            x.astype(dtype),
-            kernel.astype(dtype),
-            (1, 1),
-            padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+            kernel = _before_repeating(kernel)
+        x = ops.convolve(x.astype(dtype), kernel.astype(dtype), 1, ((1, 1), (1, 1)))
         x += jnp.tile(bias, 4)  # here, for its gradient is a slow sum over the larger picture
         batch, rows, columns, _ = x.shape
         x = x.reshape(batch, rows, columns, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)

@@ -1,5 +1,6 @@
 """Mathematics without parameters."""
 
+from dreamerzero.ops.convolution import convolve
 from dreamerzero.ops.latents import (
     balanced_kl,
     categorical_entropy,
@@ -23,6 +24,7 @@ __all__ = [
     "balanced_kl",
     "categorical_entropy",
     "categorical_kl",
+    "convolve",
     "gaussian_entropy",
     "gaussian_kl",
     "lambda_returns",

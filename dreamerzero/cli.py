@@ -56,6 +56,8 @@ class Train:
     """Where everything goes; runs/AGENT-ENV-sSEED if omitted."""
     preset: str | None = None
     """Named values for the agent's fields; if omitted, those for this device."""
+    action_repeat: int = 1
+    """Environment steps for each action of the agent. STEPS counts them all."""
     eval_every: int | None = None
     """Steps between two evaluations; a tenth of STEPS if omitted."""
     checkpoint_every: float = 30.0
@@ -134,7 +136,7 @@ def train(argv: list[str]) -> None:
         if run_dir is None:
             raise UsageError("--resume needs the folder to go on with: --run-dir DIR.")
         old = configs.read(Path(run_dir))
-        shared = ("env", "steps", "seed", "num_seeds", "eval_every")
+        shared = ("env", "steps", "seed", "num_seeds", "action_repeat", "eval_every")
         defaults = {setting: getattr(old, setting) for setting in shared}
         name, fields = name or old.agent, {} if preset else old.fields
         preset = preset or old.preset
@@ -153,7 +155,7 @@ def train(argv: list[str]) -> None:
         f"{Train.__doc__}\n\n{inspect.getdoc(kind)}",
         defaults,
     )
-    env = envs.make(options.env)
+    env = envs.make(options.env, options.action_repeat)
     agent = agents.make(name, env, preset, **dataclasses.asdict(options.fields))
     config = configs.make(
         name,

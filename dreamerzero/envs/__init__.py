@@ -47,16 +47,24 @@ def names() -> tuple[str, ...]:
     return (*OWN, *(name for name in gymnax.registered_envs if name not in UNAVAILABLE))
 
 
-def make(env: str | Environment | Env) -> Env:
+def make(env: str | Environment | Env, action_repeat: int | None = None) -> Env:
     """The environment of that name, or the given gymnax `Environment` ready for use.
 
     Args:
       env: an id from `names()`, `module:Class`, or an instance.
+      action_repeat: steps of the environment for each action of the agent; 1, or what an `Env` has.
     Raises:
       UsageError: for an unknown id (with the nearest ones) or an environment that breaks its word.
     """
-    if isinstance(env, Env):
+    env = env if isinstance(env, Env) else _face(env)
+    if action_repeat is None or action_repeat == env.action_repeat:
         return env
+    if not isinstance(action_repeat, int) or action_repeat < 1:
+        raise UsageError(f"action_repeat is {action_repeat}; give an integer from 1.")
+    return env.replace(action_repeat=action_repeat)
+
+
+def _face(env: str | Environment) -> Env:
     if isinstance(env, Environment):
         return wrap(env)
     if not isinstance(env, str):

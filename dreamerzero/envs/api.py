@@ -20,12 +20,14 @@ class Env:
     """A gymnax environment with its parameters and its spec.
 
     A pytree whose leaves are the environment's own parameters, so that a program can be compiled
-    once and mapped over them. `name` is what rebuilds it: an id, or `module:Class`.
+    once and mapped over them. `name` is what rebuilds it: an id, or `module:Class`. Every action of
+    the agent is taken `action_repeat` times.
     """
 
     environment: gymnax_api.Environment = static()
     spec: EnvSpec = static()
     params: Any = None
+    action_repeat: int = static(1)
 
     @property
     def name(self) -> str:
@@ -39,22 +41,41 @@ class Env:
     def step(self, key, state, action) -> tuple[Any, TimeStep, TimeStep]:
         """Takes one step, and starts the next episode in the same step when this one ends.
 
+        With `action_repeat` that is so many steps of the environment, fewer where an episode ends
+        before, with the sum of their rewards.
+
         Args:
           action: an integer, or an array in [−1, 1] that is scaled to the environment's bounds.
         Returns:
           The state, what the agent sees next (of the new episode after an end), and what the step
           truly led to (the final observation, with its reward and its end). Unbatched.
         """
+        action = self.scale_action(action)
+
+        def again(taken, key):
+            state, _, before = taken
+            state, fresh, successor = self._once(key, state, action)
+            successor = successor.replace(reward=before.reward + successor.reward)
+            return _where(before.is_last, taken, (state, fresh, successor)), None
+
+        keys = jax.random.split(key, self.action_repeat) if self.action_repeat > 1 else key[None]
+        taken = self._once(keys[0], state, action)
+        if self.action_repeat > 1:
+            taken, _ = jax.lax.scan(again, taken, keys[1:])
+        state, fresh, successor = taken
+        return state, _where(successor.is_last, fresh, successor), successor
+
+    def _once(self, key, state, action):
+        """One step of the environment: the state, and the time steps that are seen next and that
+        it truly led to, the former only after an end."""
         observation, state, reward, terminated, truncated, info = self.environment.step(
-            key, state, self.scale_action(action), self.params
+            key, state, action, self.params
         )
+        fresh = self._timestep(observation, 0.0, False, False, is_first=True)
         successor = self._timestep(
             info["final_observation"], reward, terminated, truncated, is_first=False
         )
-        fresh = self._timestep(observation, 0.0, False, False, is_first=True)
-        over = successor.is_last
-        timestep = jax.tree.map(lambda a, b: jnp.where(over, a, b), fresh, successor)
-        return strong(state), timestep, successor
+        return strong(state), fresh, successor
 
     def scale_action(self, action):
         """From the agent's [−1, 1] to the environment's own bounds; integers pass."""
@@ -111,6 +132,10 @@ def load(path: str) -> Env:
             "module:Class of a gymnax Environment that is importable and needs no arguments."
         ) from error
     return wrap(environment, name=path)
+
+
+def _where(condition, a, b):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), a, b)
 
 
 def _spec(environment, params, name, binary) -> EnvSpec:

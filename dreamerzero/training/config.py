@@ -22,7 +22,8 @@ class RunConfig:
     """A run, in plain values.
 
     `fields` are all of the agent's hyperparameters, `steps` and `eval_every` environment steps over
-    all parallel environments of one seed; the lanes are seeds `seed … seed + num_seeds − 1`.
+    all parallel environments of one seed, `action_repeat` of them for each action; the lanes are
+    seeds `seed … seed + num_seeds − 1`.
     """
 
     agent: str
@@ -33,6 +34,7 @@ class RunConfig:
     eval_every: int
     fields: dict
     preset: str | None = None
+    action_repeat: int = 1
     eval_episodes: int = EPISODES
     version: str = __version__
 
@@ -72,7 +74,17 @@ def make(
         for field in dataclasses.fields(agent)
         if field.name != "spec"
     }
-    return RunConfig(agent_name, env.name, steps, seed, num_seeds, eval_every, fields, preset)
+    return RunConfig(
+        agent_name,
+        env.name,
+        steps,
+        seed,
+        num_seeds,
+        eval_every,
+        fields,
+        preset,
+        action_repeat=env.action_repeat,
+    )
 
 
 def read(run_dir: Path) -> RunConfig:
@@ -114,7 +126,7 @@ def build(config: RunConfig, env=None):
     Args:
       env: the environment, if it is one that its name cannot rebuild.
     """
-    env = envs.make(config.env if env is None else env)
+    env = envs.make(config.env if env is None else env, config.action_repeat)
     return agents.make(config.agent, env, config.preset, **config.fields), env
 
 

@@ -24,19 +24,21 @@ class Stop(NamedTuple):
 BEGINNING = Stop(0, 0, 0, 0, 0, False)
 
 
-def stops(phases, num_envs: int, eval_every: int) -> tuple[Stop, ...]:
+def stops(phases, steps_each: int, eval_every: int) -> tuple[Stop, ...]:
     """Every point of a run at which a row is logged, in order; the last one always evaluates.
 
     Args:
       phases: the agent's plan, `Phase`s.
+      steps_each: environment steps taken for each that a phase collects: in all parallel
+        environments, with every action repeated.
       eval_every: environment steps between two evaluations.
     Raises:
       UsageError: if the plan is empty.
     """
-    total = sum(phase.iterations * phase.collect for phase in phases) * num_envs
+    total = sum(phase.iterations * phase.collect for phase in phases) * steps_each
     plan, done, step, updates = [], 0, 0, 0
     for index, phase in enumerate(phases):
-        taken = phase.collect * num_envs  # steps an iteration
+        taken = phase.collect * steps_each  # an iteration
         learnt = phase.repeats if phase.learn else 0
         log_every = max(1, total // LOGS // taken if taken else phase.iterations // LEARNING_LOGS)
         eval_iterations = {

@@ -40,7 +40,7 @@ def train(agent, env, key, steps: int) -> tuple[TrainState, dict[str, Metrics]]:
     """
     state = start(agent, env, key)
     metrics = {}
-    for phase in agent.phases(steps):  # static: unrolled at trace time
+    for phase in agent.phases(steps // env.action_repeat):  # static: unrolled at trace time
         state, metrics[phase.name] = jax.lax.scan(
             lambda state, _, phase=phase: iteration(agent, env, phase, state),
             state,

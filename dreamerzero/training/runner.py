@@ -136,8 +136,9 @@ class _Run:
     def __init__(self, agent, env, config, run_dir, shapes, display, signals):
         self.agent, self.env, self.config, self.run_dir = agent, env, config, run_dir
         self.shapes, self.display, self.signals = shapes, display, signals
-        self.phases = agent.phases(config.steps)
-        self.plan = stops(self.phases, agent.num_envs, config.eval_every)
+        self.phases = agent.phases(config.steps // env.action_repeat)
+        self.steps_each = agent.num_envs * env.action_repeat  # taken for each that is collected
+        self.plan = stops(self.phases, self.steps_each, config.eval_every)
         self.position = Position()
         self.programs = {}  # compiled, by phase or by name
         self.sums = {}  # their shapes, by phase number
@@ -326,7 +327,7 @@ class _Run:
             "compile_s": position.compile_s,
             "env_steps_per_s": end.step * config.num_seeds / position.train_s,
             "updates": end.updates,
-            "replay_ratio": None if replayed is None else end.updates * replayed / end.step,
+            "replay_ratio": replayed and end.updates * replayed * config.action_repeat / end.step,
             "parameters": sum(math.prod(leaf.shape[1:]) for leaf in params),
             "preset": config.preset,
             "device": describe(),
@@ -355,7 +356,7 @@ class _Run:
         """Environment steps of one seed so far."""
         stop = self._next_stop() or self.plan[-1]
         phase = self.phases[stop.phase]
-        left = (stop.done - self.position.done) * phase.collect * self.agent.num_envs
+        left = (stop.done - self.position.done) * phase.collect * self.steps_each
         return stop.step - left
 
 

@@ -27,6 +27,11 @@ Painter = Callable[[np.ndarray], Iterator[Image.Image]]
 
 def painter(env: Env) -> tuple[Painter, int]:
     """How to draw observations of `env`, and how many of them a second."""
+    paint, speed = _painter(env)
+    return paint, max(1, speed // env.action_repeat)
+
+
+def _painter(env: Env) -> tuple[Painter, int]:
     if env.name in SCENES:
         return SCENES[env.name]
     if isinstance(env.environment, Maze):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 import dreamerzero as dz
+from dreamerzero.training.lanes import over_lanes
 
 DEFAULTS = {
     "dyna": ("DynaMaze-v0", 20_000),
@@ -33,12 +35,13 @@ def measure(name: str, env_name: str, steps: int, seeds: int) -> dict:
     agent = dz.make_agent(name, env)
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
     start = time.perf_counter()
-    train = jax.jit(jax.vmap(lambda agent, key: dz.train(agent, env, key, steps=steps), (None, 0)))
-    train = train.lower(agent, keys).compile()
+    # As `--num-seeds` does.
+    train = jax.jit(over_lanes(agent, lambda key: dz.train(agent, env, key, steps=steps)))
+    train = train.lower(keys).compile()
     compile_s = time.perf_counter() - start
 
     cpu, wall = time.process_time(), time.perf_counter()
-    jax.block_until_ready(train(agent, keys))
+    jax.block_until_ready(train(keys))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     phases = agent.phases(steps)
     return {
@@ -72,13 +75,17 @@ def main():
         print(json.dumps(measure(args.agent, env, steps, args.seeds)))
         return
 
-    from common import report
+    from common import machine, report
 
-    rows = []
+    rows, environ = [], os.environ | {"JAX_NUM_CPU_DEVICES": str(machine()["cores"])}
     for seeds in (1, 8):
         command = [sys.executable, __file__, args.agent, "--env", env, "--steps", str(steps)]
         child = subprocess.run(
-            [*command, "--seeds", str(seeds)], check=True, stdout=subprocess.PIPE, text=True
+            [*command, "--seeds", str(seeds)],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ,
         )
         rows.append(json.loads(child.stdout))
     ratio = rows[1]["wall s"] / rows[0]["wall s"]

@@ -300,6 +300,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _call(command: str, argv: list[str]) -> int:
+    # Every core is a device, for lanes to share. JAX reads it once, when gymnax is imported.
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(_cores()))
     # Loading a cached program makes XLA compare the CPU's features with its own list, at length.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A cache that cannot be read or written costs time, nothing else.
@@ -325,6 +327,12 @@ def _call(command: str, argv: list[str]) -> int:
     except Interrupted as stop:
         return _complain(stop, 128 + stop.signum)
     return 0
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _complain(message, code: int) -> int:

@@ -1,3 +1,8 @@
+import os
+
+# Before JAX starts: devices that lanes are spread over.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+
 import jax
 import pytest
 

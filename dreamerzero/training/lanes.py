@@ -1,8 +1,10 @@
 """Lanes: several seeds of one run, in one program, leaves `[K, ...]`.
 
 Side by side (`vmap`) is the rule. But an agent that `fills_cpu` gains next to nothing from it on a
-CPU, where batched matrix products also round differently from single ones: there its lanes take
-turns, and each is to the bit what it would be alone.
+CPU, where batched matrix products also round differently from single ones. There every core is a
+device that takes its share of the lanes, one after the other, and each lane is to the bit what it
+would be alone. A core works through a lane with less effort than all cores together, so this pays
+from as many lanes as there are cores.
 """
 
 from __future__ import annotations
@@ -10,11 +12,14 @@ from __future__ import annotations
 from functools import partial
 
 import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+SHARE = PartitionSpec("seed")
 
 
 def over_lanes(agent, function):
     """`function` of one lane, for all lanes."""
-    return partial(jax.lax.map, function) if _take_turns(agent) else jax.vmap(function)
+    return _on_cores(partial(jax.lax.map, function)) if _take_turns(agent) else jax.vmap(function)
 
 
 def update_lanes(agent, function):
@@ -27,9 +32,39 @@ def update_lanes(agent, function):
             lane = function(jax.tree.map(lambda leaf: leaf[i], lanes))
             return jax.tree.map(lambda leaf, new: leaf.at[i].set(new), lanes, lane)
 
-        return jax.lax.fori_loop(0, len(jax.tree.leaves(lanes)[0]), one, lanes)
+        return jax.lax.fori_loop(0, _count(lanes), one, lanes)
 
-    return update
+    return _on_cores(update)
+
+
+def spread(agent, lanes):
+    """`lanes` where `over_lanes` and `update_lanes` want them: every share on its device."""
+    mesh = _mesh(_count(lanes)) if _take_turns(agent) else None
+    return lanes if mesh is None else jax.device_put(lanes, NamedSharding(mesh, SHARE))
+
+
+def _on_cores(function):
+    def every_share(lanes):
+        mesh = _mesh(_count(lanes))
+        if mesh is None:
+            return function(lanes)
+        # No device asks another for anything, so there is nothing to be checked.
+        return jax.shard_map(function, mesh=mesh, in_specs=SHARE, out_specs=SHARE, check_vma=False)(
+            lanes
+        )
+
+    return every_share
+
+
+def _mesh(count: int) -> Mesh | None:
+    """As many devices as can have equal shares of `count` lanes; None for a single one."""
+    devices = jax.devices()
+    shares = max(n for n in range(1, len(devices) + 1) if count % n == 0)
+    return Mesh(devices[:shares], SHARE) if shares > 1 else None
+
+
+def _count(lanes) -> int:
+    return len(jax.tree.leaves(lanes)[0])
 
 
 def _take_turns(agent) -> bool:

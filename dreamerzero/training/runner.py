@@ -29,7 +29,7 @@ from dreamerzero.training import checkpoints, dreams, evaluation, metrics, progr
 from dreamerzero.training import config as configs
 from dreamerzero.training.config import RunConfig
 from dreamerzero.training.devices import describe
-from dreamerzero.training.lanes import update_lanes
+from dreamerzero.training.lanes import spread, update_lanes
 from dreamerzero.training.plan import BEGINNING, Stop, stops
 from dreamerzero.training.progress import Display
 from dreamerzero.types import Metrics, Phase, UsageError, strong
@@ -151,7 +151,7 @@ class _Run:
         step = self._step()
         self.writer = metrics.Writer(self.run_dir, self.position.rows, step, tensorboard)
         with contextlib.closing(self.writer):
-            carry = carry or self._start()
+            carry = spread(self.agent, carry or self._start())
             self._work(carry, checkpoint_every)
         summary = self._summary()
         configs.write_json(self.run_dir / SUMMARY, summary)
@@ -242,9 +242,10 @@ class _Run:
 
     def _keys(self, name: str, stop: Stop) -> jax.Array:
         """Keys by purpose and by the stop's place: whoever uses them changes no training."""
-        return jax.vmap(lambda key: jax.random.fold_in(program.named(key, name), stop.done))(
+        keys = jax.vmap(lambda key: jax.random.fold_in(program.named(key, name), stop.done))(
             self.config.keys()
         )
+        return spread(self.agent, keys)
 
     def _write(self, kind: str, stop: Stop, **rest) -> dict:
         """Writes a row about `stop`, see `metrics`, and returns it."""
@@ -292,7 +293,8 @@ class _Run:
         if stop.phase not in self.sums:
             iterate = partial(program.iteration, self.agent, self.env, self.phases[stop.phase])
             self.sums[stop.phase] = jax.eval_shape(jax.vmap(iterate), self.shapes)[1]
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), self.sums[stop.phase])
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), self.sums[stop.phase])
+        return spread(self.agent, zeros)
 
     def _compiled(self, what: Phase | str, function, *args, **static):
         """`function`, compiled for these arguments once, with the seconds that took on record."""

@@ -81,7 +81,7 @@ def test_dreamer_in_lanes_and_chunks_is_dreamer_alone_and_whole(tmp_path, same, 
     agent = agents.make("dreamer", env, "xs", **TINY)
     steps = 800
     states, returns = {}, {}
-    for seeds in (range(3), range(1, 2)):
+    for seeds in (range(4), range(1, 2)):
         config = configs.make(
             "dreamer", agent, env, steps, seed=seeds[0], num_seeds=len(seeds), eval_every=400
         )
@@ -90,10 +90,10 @@ def test_dreamer_in_lanes_and_chunks_is_dreamer_alone_and_whole(tmp_path, same, 
         states[len(seeds)] = final(agent, env, config, run_dir)
         returns[len(seeds)] = np.array([r["returns"] for r in metrics.read(run_dir, "eval")])
     whole, _ = training.train(agent, env, jax.random.key(1), steps=steps)
-    for lanes, lane in ((3, 1), (1, 0)):
+    for lanes, lane in ((4, 1), (1, 0)):
         assert same(jax.tree.map(lambda leaf, i=lane: leaf[i], states[lanes]), whole)
-    np.testing.assert_array_equal(returns[3][:, 1], returns[1][:, 0])
-    assert not np.array_equal(returns[3][:, 0], returns[3][:, 1])
+    np.testing.assert_array_equal(returns[4][:, 1], returns[1][:, 0])
+    assert not np.array_equal(returns[4][:, 0], returns[4][:, 1])
 
 
 def test_rows_are_the_metrics_of_the_whole(straight, agent, env):

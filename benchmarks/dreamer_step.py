@@ -40,14 +40,14 @@ def measure(spec: EnvSpec, **fields) -> dict:
     # In a loop, as in training: XLA compiles what is inside of one differently.
     cpu, wall = time.process_time(), time.perf_counter()
     keys = jax.random.split(jax.random.key(0), UPDATES)
-    learn = jax.jit(lambda state, keys: jax.lax.scan(agent.learn, state, keys), donate_argnums=0)
-    learn = learn.lower(state, keys).compile()
+    learn = jax.jit(lambda agent, *args: jax.lax.scan(agent.learn, *args), donate_argnums=1)
+    learn = learn.lower(agent, state, keys).compile()
     compile_cpu, compile_wall = time.process_time() - cpu, time.perf_counter() - wall
 
     cpus, walls = [], []
     for _ in range(REPEATS + 1):
         cpu, wall = time.process_time(), time.perf_counter()
-        state, metrics = jax.block_until_ready(learn(state, keys))
+        state, metrics = jax.block_until_ready(learn(agent, state, keys))
         cpus.append((time.process_time() - cpu) / UPDATES)
         walls.append((time.perf_counter() - wall) / UPDATES)
     assert all(jnp.isfinite(value).all() for value in metrics.values())

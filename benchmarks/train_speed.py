@@ -35,7 +35,7 @@ def measure(name: str, env_name: str, steps: int, seeds: int) -> dict:
     agent = dz.make_agent(name, env)
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
     start = time.perf_counter()
-    # As `--num-seeds` does.
+    # Lanes as `--num-seeds` has them.
     train = jax.jit(over_lanes(agent, lambda key: dz.train(agent, env, key, steps=steps)))
     train = train.lower(keys).compile()
     compile_s = time.perf_counter() - start

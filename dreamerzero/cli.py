@@ -300,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _call(command: str, argv: list[str]) -> int:
-    # Every core is a device, for lanes to share. JAX reads it once, when gymnax is imported.
+    # Every core is a device, for lanes to share. JAX reads this when it is imported.
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(_cores()))
     # Loading a cached program makes XLA compare the CPU's features with its own list, at length.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

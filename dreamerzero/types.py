@@ -171,4 +171,4 @@ class Agent(Protocol):
         """What is learnt between two collections."""
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
-        """The plan of a run of `steps` environment steps over all parallel environments."""
+        """The plan of a run of `steps` actions over all parallel environments."""

@@ -77,7 +77,7 @@ class Dreamer:
     num_envs: int = static(16)
     """environments that run in parallel"""
     train_ratio: float = static(32.0)
-    """replayed steps per environment step: more learns from less experience, at more compute"""
+    """replayed steps per step of the agent: more learns from less experience, at more compute"""
     batch_size: int = static(16)
     """sequences in a batch"""
     batch_length: int = static(64)

@@ -61,7 +61,7 @@ class PlaNet:
     num_envs: int = static(16)
     """environments that run in parallel"""
     train_ratio: float = static(500.0)
-    """replayed steps per environment step: more learns from less experience, at more compute"""
+    """replayed steps per step of the agent: more learns from less experience, at more compute"""
     batch_size: int = static(50)
     """sequences in a batch"""
     batch_length: int = static(50)

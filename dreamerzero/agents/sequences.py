@@ -95,7 +95,9 @@ def phases(agent, steps: int) -> tuple[Phase, Phase]:
     train = steps // (collect * agent.num_envs) - prefill
     if train < 1:
         least = (prefill + 1) * collect * agent.num_envs
-        raise UsageError(f"These sizes need at least {least} steps of the agent; got {steps}.")
+        raise UsageError(
+            f"These sizes need at least {least} steps for each repeat of an action; got {steps}."
+        )
     return (
         Phase("prefill", prefill, collect, learn=""),
         Phase("train", train, collect, repeats=repeats),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+from numbers import Integral
 
 import gymnax
 from gymnax.environments.environment import Environment
@@ -59,9 +60,9 @@ def make(env: str | Environment | Env, action_repeat: int | None = None) -> Env:
     env = env if isinstance(env, Env) else _face(env)
     if action_repeat is None or action_repeat == env.action_repeat:
         return env
-    if not isinstance(action_repeat, int) or action_repeat < 1:
+    if not isinstance(action_repeat, Integral) or action_repeat < 1:
         raise UsageError(f"action_repeat is {action_repeat}; give an integer from 1.")
-    return env.replace(action_repeat=action_repeat)
+    return env.replace(action_repeat=int(action_repeat))
 
 
 def _face(env: str | Environment) -> Env:

@@ -58,16 +58,17 @@ class Env:
             successor = successor.replace(reward=before.reward + successor.reward)
             return _where(before.is_last, taken, (state, fresh, successor)), None
 
-        keys = jax.random.split(key, self.action_repeat) if self.action_repeat > 1 else key[None]
-        taken = self._once(keys[0], state, action)
-        if self.action_repeat > 1:
-            taken, _ = jax.lax.scan(again, taken, keys[1:])
+        if self.action_repeat == 1:
+            taken = self._once(key, state, action)
+        else:
+            keys = jax.random.split(key, self.action_repeat)
+            taken, _ = jax.lax.scan(again, self._once(keys[0], state, action), keys[1:])
         state, fresh, successor = taken
         return state, _where(successor.is_last, fresh, successor), successor
 
     def _once(self, key, state, action):
-        """One step of the environment: the state, and the time steps that are seen next and that
-        it truly led to, the former only after an end."""
+        """One step of the environment: the state, what is seen next if the episode ended, and what
+        the step truly led to."""
         observation, state, reward, terminated, truncated, info = self.environment.step(
             key, state, action, self.params
         )

@@ -66,6 +66,6 @@ def unfinished(returns) -> str:
     if not count:
         return ""
     return (
-        f"{count} of {np.size(returns)} evaluation episodes did not end within {LIMIT} steps: "
+        f"{count} of {np.size(returns)} evaluation episodes did not end within {LIMIT} actions: "
         "their return, and every mean they are in, is undefined."
     )

@@ -12,9 +12,10 @@ from __future__ import annotations
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-SHARE = PartitionSpec("seed")
+SHARE = PartitionSpec("seed")  # the only axis of the mesh
 
 
 def over_lanes(agent, function):
@@ -49,18 +50,19 @@ def _on_cores(function):
         if mesh is None:
             return function(lanes)
         # No device asks another for anything, so there is nothing to be checked.
-        return jax.shard_map(function, mesh=mesh, in_specs=SHARE, out_specs=SHARE, check_vma=False)(
-            lanes
-        )
+        options = {"in_specs": SHARE, "out_specs": SHARE, "check_vma": False}
+        new = jax.shard_map(function, mesh=mesh, **options)(lanes)
+        # JAX is mistaken about where the parts of a leaf without elements lie, so it is made again.
+        return jax.tree.map(lambda x: x if x.size else jnp.zeros(x.shape, x.dtype), new)
 
     return every_share
 
 
 def _mesh(count: int) -> Mesh | None:
     """As many devices as can have equal shares of `count` lanes; None for a single one."""
-    devices = jax.devices()
+    devices = jax.local_devices()
     shares = max(n for n in range(1, len(devices) + 1) if count % n == 0)
-    return Mesh(devices[:shares], SHARE) if shares > 1 else None
+    return Mesh(devices[:shares], ("seed",)) if shares > 1 else None
 
 
 def _count(lanes) -> int:

@@ -29,7 +29,7 @@ from dreamerzero.training import checkpoints, dreams, evaluation, metrics, progr
 from dreamerzero.training import config as configs
 from dreamerzero.training.config import RunConfig
 from dreamerzero.training.devices import describe
-from dreamerzero.training.lanes import spread, update_lanes
+from dreamerzero.training.lanes import over_lanes, spread, update_lanes
 from dreamerzero.training.plan import BEGINNING, Stop, stops
 from dreamerzero.training.progress import Display
 from dreamerzero.types import Metrics, Phase, UsageError, strong
@@ -76,7 +76,7 @@ def advance(agent, env, phase, carry: Carry, count) -> Carry:
 @jax.jit
 def start(agent, env, keys) -> program.TrainState:
     """Every lane before its first step."""
-    return strong(jax.vmap(program.start, (None, None, 0))(agent, env, keys))
+    return strong(over_lanes(agent, partial(program.start, agent, env))(keys))
 
 
 def run(
@@ -186,6 +186,7 @@ class _Run:
         step = self._compiled(phase, advance, *args)
         began = time.monotonic()
         carry = step(*args[:2], *args[3:])  # what is static is already in the program
+        carry = spread(self.agent, carry)  # JAX forgets where leaves without elements belong
         sums = jax.device_get(carry.sums)  # waits for the device
         seconds = time.monotonic() - began
         self.position.train_s += seconds
@@ -319,17 +320,19 @@ class _Run:
         returns = metrics.read(self.run_dir, "eval")[-1]["returns"]
         params = jax.tree.leaves(self.shapes.agent.params)
         replayed = getattr(self.agent, "replayed_per_update", None)
+        actions = end.step / config.action_repeat
         return {
             "agent": config.agent,
             "env": config.env,
             "steps": end.step,
+            "action_repeat": config.action_repeat,
             "num_seeds": config.num_seeds,
             **metrics.over_seeds(returns),
             "wall_s": self._wall_s(),
             "compile_s": position.compile_s,
             "env_steps_per_s": end.step * config.num_seeds / position.train_s,
             "updates": end.updates,
-            "replay_ratio": replayed and end.updates * replayed * config.action_repeat / end.step,
+            "replay_ratio": None if replayed is None else end.updates * replayed / actions,
             "parameters": sum(math.prod(leaf.shape[1:]) for leaf in params),
             "preset": config.preset,
             "device": describe(),

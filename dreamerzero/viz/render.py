@@ -28,7 +28,7 @@ Painter = Callable[[np.ndarray], Iterator[Image.Image]]
 def painter(env: Env) -> tuple[Painter, int]:
     """How to draw observations of `env`, and how many of them a second."""
     paint, speed = _painter(env)
-    return paint, max(1, speed // env.action_repeat)
+    return paint, max(1, round(speed / env.action_repeat))
 
 
 def _painter(env: Env) -> tuple[Painter, int]:
@@ -67,7 +67,8 @@ def maze(env, observations) -> Iterator[Image.Image]:
     """The walls in force at each step, the goal and the agent."""
     drawings = [draw(plan, env.environment.scale) for plan in env.environment.plans]
     for step, position in enumerate(observations):
-        drawing = drawings[-1 if step >= env.params.change_at else 0]
+        changed = step * env.action_repeat >= env.params.change_at
+        drawing = drawings[-1 if changed else 0]
         picture = np.full((*drawing.shape, 3), rgb("#eeeeee"))
         picture[drawing == "#"] = rgb("#444444")
         picture[drawing == "S"] = rgb(GREY)

@@ -24,7 +24,9 @@ def agent(env):
 def make_config(agent, env):
     def make(**changes):
         settings = {"steps": STEPS, "seed": 3, "num_seeds": 2} | changes
-        return configs.make("toy", settings.pop("agent", agent), env, **settings)
+        return configs.make(
+            "toy", settings.pop("agent", agent), settings.pop("env", env), **settings
+        )
 
     return make
 

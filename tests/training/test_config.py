@@ -48,6 +48,16 @@ def test_it_comes_back(trained):
     rebuilt, env = configs.build(read)
     assert (rebuilt, env.spec) == (agent, agent.spec)
     assert isinstance(hash(rebuilt.layers), int)
+    assert env.action_repeat == 1
+    assert configs.build(dataclasses.replace(read, action_repeat=3))[1].action_repeat == 3
+
+
+def test_a_config_from_before_actions_could_repeat(trained, tmp_path):
+    _, _, config = trained
+    written = dataclasses.asdict(config)
+    del written["action_repeat"]
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    assert configs.differences(config, configs.read(tmp_path)) == ""
 
 
 def test_differences_are_named(trained):

@@ -18,19 +18,19 @@ phase = st.builds(
 
 
 @given(st.lists(phase, min_size=1, max_size=4), st.integers(1, 5), st.integers(1, 900))
-def test_stops_cover_the_plan(phases, num_envs, eval_every):
+def test_stops_cover_the_plan(phases, steps_each, eval_every):
     total = sum(phase.iterations for phase in phases)
     if not total:
         with pytest.raises(UsageError, match="steps"):
-            stops(phases, num_envs, eval_every)
+            stops(phases, steps_each, eval_every)
         return
-    plan = stops(phases, num_envs, eval_every)
+    plan = stops(phases, steps_each, eval_every)
     # An independent count, one iteration after the other.
     at, step, updates = {0: (0, 0)}, 0, 0
     marks, evaluations = eval_every, set()
     for each in phases:
         for _ in range(each.iterations):
-            step += each.collect * num_envs
+            step += each.collect * steps_each
             updates += each.repeats if each.learn else 0
             at[len(at)] = step, updates
             if step >= marks:

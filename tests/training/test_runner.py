@@ -2,6 +2,7 @@
 
 import json
 import signal
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -151,6 +152,42 @@ def test_stopping_changes_nothing(
     run_dir, _ = straight
     assert same(final(agent, env, config, tmp_path / "run"), final(agent, env, config, run_dir))
     assert rows(tmp_path / "run") == rows(run_dir)
+
+
+@struct.dataclass
+class Busy(Toy):
+    """The toy with its lanes spread over the cores."""
+
+    fills_cpu: ClassVar[bool] = True
+
+
+def test_lanes_on_cores_can_be_stopped_too(
+    straight, env, make_config, few_rows, monkeypatch, tmp_path, same
+):
+    agent = Busy(spec=env.spec)
+    config = make_config(agent=agent)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 23)
+        with pytest.raises(training.Interrupted):
+            run(agent, env, config, tmp_path / "run")
+    run(agent, env, config, tmp_path / "run")
+    run_dir, _ = straight
+    assert same(final(agent, env, config, tmp_path / "run"), final(agent, env, config, run_dir))
+    assert rows(tmp_path / "run") == rows(run_dir)
+
+
+def test_steps_are_the_environments_own_when_actions_repeat(
+    agent, env, make_config, few_rows, tmp_path
+):
+    repeating = envs.make(env, action_repeat=2)
+    config = make_config(env=repeating)
+    summary = run(agent, repeating, config, tmp_path / "run")
+    assert (summary["steps"], summary["action_repeat"]) == (STEPS, 2)
+    assert summary["updates"] == 2 * 3 + 2 * 19  # half as many actions
+    assert summary["replay_ratio"] == pytest.approx(20 * 44 / (STEPS / 2))
+    assert [row["step"] for row in metrics.read(tmp_path / "run", "eval")][-1] == STEPS
+    with pytest.raises(UsageError, match="action_repeat: 2 → 1"):
+        run(agent, env, make_config(), tmp_path / "run")
 
 
 def test_evaluating_changes_no_training(straight, agent, env, make_config, tmp_path, same):

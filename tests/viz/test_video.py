@@ -107,9 +107,11 @@ def test_each_channel_has_its_cell_and_colour():
         )
 
 
-def test_the_maze_shows_the_walls_of_the_day():
-    env = envs.make("BlockingMaze-v0")
-    paint, _ = painter(env.replace(params=env.params.replace(change_at=1)))
+@pytest.mark.parametrize(("repeat", "change_at"), [(1, 1), (4, 4)])
+def test_the_maze_shows_the_walls_of_the_day(repeat, change_at):
+    env = envs.make("BlockingMaze-v0", action_repeat=repeat)
+    paint, speed = painter(env.replace(params=env.params.replace(change_at=change_at)))
+    assert speed == round(10 / repeat)
     before, after = (np.array(image, float) for image in paint(np.array([48, 48])))
     side = before.shape[1] // 9
     wall = rgb("#444444")

@@ -1,0 +1,124 @@
+"""Planning by tree search: mctx, given a world's functions.
+
+    evaluate: latent `[B, ...]` -> logits `[B, A]`, value `[B]`
+    step: (key, action `[B]`, latent) -> (Prediction, latent), one step of a world
+
+A discount below zero says that the other player moves next: mctx multiplies values by it on the way
+up, so every node's value is that of the player to move. Where the episode is over the discount is
+zero, and nothing that is imagined behind that point counts.
+
+mctx normalises action values by those of the parent and its other children, not by the range of the
+whole tree as the papers do.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import mctx
+
+
+class Search(NamedTuple):
+    """What a search found out about each of B latents."""
+
+    action: jax.Array
+    """`[B]`, what to do"""
+    policy: jax.Array
+    """`[B, A]`, what a policy should learn from it"""
+    value: jax.Array
+    """`[B]`, the mean over all simulations"""
+    tree: mctx.Tree
+    """everything: visit counts, values and latents of all nodes"""
+
+
+def gumbel_search(
+    key, evaluate, step, latent, *, simulations: int, considered: int = 16, scale=1.0, illegal=None
+) -> Search:
+    """Gumbel MuZero (Danihelka et al. 2022): the best action of a few drawn without replacement.
+
+    The policy is that of the completed action values, softmax(logits + σ(q)): an improvement on the
+    prior with as few as two simulations.
+
+    Args:
+      latent: where to search from, leaves `[B, ...]`.
+      considered: actions drawn at the root at most; sequential halving decides among them.
+      scale: of the noise that draws them; 0 to act greedily.
+      illegal: `[B, A]`, true for actions that must not be taken at the root. Deeper in the tree
+        `evaluate` forbids them, by logits of −1e9.
+    """
+    output = mctx.gumbel_muzero_policy(
+        params=None,
+        rng_key=key,
+        root=_root(evaluate, latent),
+        recurrent_fn=_recurrent(evaluate, step),
+        num_simulations=simulations,
+        invalid_actions=illegal,
+        max_num_considered_actions=considered,
+        gumbel_scale=scale,
+    )
+    return _search(output)
+
+
+def puct_search(
+    key,
+    evaluate,
+    step,
+    latent,
+    *,
+    simulations: int,
+    noise=0.25,
+    concentration=0.3,
+    temperature=1.0,
+    c_init=1.25,
+    c_base=19652.0,
+    illegal=None,
+) -> Search:
+    """MuZero as published (Schrittwieser et al. 2020, appendix B): PUCT with noise at the root.
+
+    The policy is the share of visits, sharpened by the temperature; the action is drawn from it.
+
+    Args:
+      latent: where to search from, leaves `[B, ...]`.
+      noise: share of Dirichlet noise in the root's prior.
+      concentration: of the Dirichlet distribution, for each action.
+      temperature: 0 takes the action with most visits.
+      c_init, c_base: weights of the prior against the values (eq. 2).
+      illegal: as in `gumbel_search`.
+    """
+    output = mctx.muzero_policy(
+        params=None,
+        rng_key=key,
+        root=_root(evaluate, latent),
+        recurrent_fn=_recurrent(evaluate, step),
+        num_simulations=simulations,
+        invalid_actions=illegal,
+        dirichlet_fraction=noise,
+        dirichlet_alpha=concentration,
+        pb_c_init=c_init,
+        pb_c_base=c_base,
+        temperature=temperature,
+    )
+    return _search(output)
+
+
+def _root(evaluate, latent) -> mctx.RootFnOutput:
+    logits, value = evaluate(latent)
+    return mctx.RootFnOutput(prior_logits=logits, value=value, embedding=latent)
+
+
+def _recurrent(evaluate, step):
+    def recurrent(_, key, action, latent):
+        prediction, latent = step(key, action, latent)
+        logits, value = evaluate(latent)
+        output = mctx.RecurrentFnOutput(
+            reward=prediction.reward, discount=prediction.discount, prior_logits=logits, value=value
+        )
+        return output, latent
+
+    return recurrent
+
+
+def _search(output: mctx.PolicyOutput) -> Search:
+    tree = output.search_tree
+    return Search(output.action, output.action_weights, tree.summary().value, tree)

@@ -1,0 +1,146 @@
+"""Tree search on games and worlds whose right answers are known."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import mctx
+import numpy as np
+import pytest
+
+from dreamerzero import agents, envs
+from dreamerzero.planning import gumbel_search, puct_search
+from dreamerzero.types import Prediction
+
+FORBIDDEN = -1e9
+SEARCHES = {
+    "gumbel": partial(gumbel_search, considered=3, scale=0.0),
+    "puct": partial(puct_search, temperature=0.0, noise=0.0),
+}
+both = pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+
+
+class Nim:
+    """Two players in turn take 1, 2 or 3 stones; who takes the last one wins. With perfect play
+    the player to move loses exactly the piles that four divides, and wins by leaving such a one."""
+
+    @staticmethod
+    def illegal(pile):
+        return jnp.arange(1, 4) > pile[:, None]
+
+    @classmethod
+    def evaluate(cls, pile):
+        return jnp.where(cls.illegal(pile), FORBIDDEN, 0.0), jnp.zeros(pile.shape)
+
+    @staticmethod
+    def step(key, action, pile):
+        pile = pile - action - 1
+        won = (pile == 0).astype(jnp.float32)
+        return Prediction(won, jnp.where(pile > 0, -1.0, 0.0)), pile
+
+
+@both
+def test_nim_is_won_from_every_pile_that_can_be_won(search):
+    piles = jnp.arange(1, 10)
+    found = jax.jit(
+        lambda key: search(
+            key, Nim.evaluate, Nim.step, piles, simulations=400, illegal=Nim.illegal(piles)
+        )
+    )(jax.random.key(0))
+    lost = np.asarray(piles) % 4 == 0
+    np.testing.assert_array_equal(found.action[~lost] + 1, piles[~lost] % 4)
+    # Values are those of the player to move.
+    values = jnp.take_along_axis(found.tree.summary().qvalues, found.action[:, None], axis=1)[:, 0]
+    assert (np.asarray(values)[~lost] > 0.5).all()
+    assert (np.asarray(values)[lost] < -0.5).all()
+
+
+@both
+def test_no_illegal_action_is_taken_learnt_or_expanded(search):
+    piles = jnp.repeat(jnp.arange(1, 6), 8)
+    found = search(
+        jax.random.key(1), Nim.evaluate, Nim.step, piles, simulations=64, illegal=Nim.illegal(piles)
+    )
+    assert (found.action + 1 <= piles).all()
+    np.testing.assert_allclose(jnp.where(Nim.illegal(piles), found.policy, 0.0), 0.0, atol=1e-6)
+    tree = found.tree
+    stones = tree.embeddings  # [B, N] piles at every node
+    illegal = jax.vmap(Nim.illegal)(stones)
+    under_way = (tree.node_visits > 0) & (stones > 0)  # behind the end nothing counts
+    visits = jnp.where(illegal & under_way[..., None], tree.children_visits, 0)
+    assert not visits.any()
+    assert (tree.node_visits[:, 0] == 65).all()
+
+
+@both
+def test_nothing_counts_behind_the_end(search):
+    """Action 1 ends the episode with 1; what a world dreams up behind it is worth 100 a step."""
+
+    def evaluate(over):
+        return jnp.zeros((*over.shape, 2)), jnp.where(over, 100.0, 0.0)
+
+    def step(key, action, over):
+        ends = action == 1
+        reward = jnp.where(over, 100.0, jnp.where(ends, 1.0, 0.0))
+        return Prediction(reward, jnp.where(over | ends, 0.0, 0.9)), over | ends
+
+    found = search(jax.random.key(0), evaluate, step, jnp.zeros(4, bool), simulations=50)
+    assert (found.action == 1).all()
+    assert (found.value < 1.0).all()
+
+
+def test_the_adapter_is_mctx_and_nothing_else():
+    def evaluate(latent):
+        return jnp.sin(latent[:, None] * jnp.arange(1, 5)), jnp.cos(latent)
+
+    def step(key, action, latent):
+        latent = latent + 0.1 * action + 0.01 * jax.random.normal(key, latent.shape)
+        return Prediction(jnp.sin(latent), jnp.full(latent.shape, 0.9)), latent
+
+    def recurrent(params, key, action, latent):
+        prediction, latent = step(key, action, latent)
+        logits, value = evaluate(latent)
+        output = mctx.RecurrentFnOutput(
+            reward=prediction.reward, discount=prediction.discount, prior_logits=logits, value=value
+        )
+        return output, latent
+
+    key, latent = jax.random.key(3), jnp.linspace(0.0, 1.0, 6)
+    logits, value = evaluate(latent)
+    root = mctx.RootFnOutput(prior_logits=logits, value=value, embedding=latent)
+    for ours, theirs in (
+        (
+            gumbel_search(key, evaluate, step, latent, simulations=16),
+            mctx.gumbel_muzero_policy(None, key, root, recurrent, 16),
+        ),
+        (
+            puct_search(key, evaluate, step, latent, simulations=16),
+            mctx.muzero_policy(None, key, root, recurrent, 16),
+        ),
+    ):
+        np.testing.assert_array_equal(ours.action, theirs.action)
+        np.testing.assert_array_equal(ours.policy, theirs.action_weights)
+        np.testing.assert_array_equal(ours.value, theirs.search_tree.summary().value)
+
+
+def test_a_dreamer_can_be_searched():
+    """The RSSM with the agent's own policy and critic, as they are."""
+    env = envs.make("CartPole-v1")
+    agent = agents.make("dreamer", env, "xs", deter=16, hidden=8, stoch=2, units=8, blocks=2)
+    state = jax.jit(agent.init)(jax.random.key(0))
+    params = state.params
+
+    def evaluate(latent):
+        return agent.policy(params, latent.features).logits, agent.value(params, latent)
+
+    found = jax.jit(
+        lambda key: gumbel_search(
+            key,
+            evaluate,
+            partial(agent.world.step, params["world"]),
+            agent.world.initial(3),
+            simulations=8,
+        )
+    )(jax.random.key(1))
+    assert found.action.shape == found.value.shape == (3,)
+    np.testing.assert_allclose(found.policy.sum(axis=-1), 1.0, rtol=1e-5)

@@ -47,17 +47,17 @@ def gumbel_search(
       illegal: `[B, A]`, true for actions that must not be taken at the root. Deeper in the tree
         `evaluate` forbids them, by logits of −1e9.
     """
-    output = mctx.gumbel_muzero_policy(
-        params=None,
-        rng_key=key,
-        root=_root(evaluate, latent),
-        recurrent_fn=_recurrent(evaluate, step),
-        num_simulations=simulations,
-        invalid_actions=illegal,
+    return _search(
+        mctx.gumbel_muzero_policy,
+        key,
+        evaluate,
+        step,
+        latent,
+        simulations,
+        illegal,
         max_num_considered_actions=considered,
         gumbel_scale=scale,
     )
-    return _search(output)
 
 
 def puct_search(
@@ -86,28 +86,25 @@ def puct_search(
       c_init, c_base: weights of the prior against the values (eq. 2).
       illegal: as in `gumbel_search`.
     """
-    output = mctx.muzero_policy(
-        params=None,
-        rng_key=key,
-        root=_root(evaluate, latent),
-        recurrent_fn=_recurrent(evaluate, step),
-        num_simulations=simulations,
-        invalid_actions=illegal,
+    return _search(
+        mctx.muzero_policy,
+        key,
+        evaluate,
+        step,
+        latent,
+        simulations,
+        illegal,
         dirichlet_fraction=noise,
         dirichlet_alpha=concentration,
         pb_c_init=c_init,
         pb_c_base=c_base,
         temperature=temperature,
     )
-    return _search(output)
 
 
-def _root(evaluate, latent) -> mctx.RootFnOutput:
-    logits, value = evaluate(latent)
-    return mctx.RootFnOutput(prior_logits=logits, value=value, embedding=latent)
+def _search(policy, key, evaluate, step, latent, simulations, illegal, **settings) -> Search:
+    """What one of mctx's policies finds, with its own `settings`."""
 
-
-def _recurrent(evaluate, step):
     def recurrent(_, key, action, latent):
         prediction, latent = step(key, action, latent)
         logits, value = evaluate(latent)
@@ -116,9 +113,15 @@ def _recurrent(evaluate, step):
         )
         return output, latent
 
-    return recurrent
-
-
-def _search(output: mctx.PolicyOutput) -> Search:
+    logits, value = evaluate(latent)
+    output = policy(
+        params=None,
+        rng_key=key,
+        root=mctx.RootFnOutput(prior_logits=logits, value=value, embedding=latent),
+        recurrent_fn=recurrent,
+        num_simulations=simulations,
+        invalid_actions=illegal,
+        **settings,
+    )
     tree = output.search_tree
     return Search(output.action, output.action_weights, tree.summary().value, tree)

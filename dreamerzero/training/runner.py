@@ -151,7 +151,7 @@ class _Run:
         step = self._step()
         self.writer = metrics.Writer(self.run_dir, self.position.rows, step, tensorboard)
         with contextlib.closing(self.writer):
-            carry = spread(self.agent, carry or self._start())
+            carry = carry or self._start()
             self._work(carry, checkpoint_every)
         summary = self._summary()
         configs.write_json(self.run_dir / SUMMARY, summary)
@@ -182,11 +182,11 @@ class _Run:
     def _advance(self, stop: Stop, carry: Carry, count: int) -> tuple[Carry, float]:
         """`count` iterations nearer to `stop`, and the seconds they took."""
         phase = self.phases[stop.phase]
+        carry = spread(self.agent, carry)  # what was restored, new sums, leaves without elements
         args = self.agent, self.env, phase, carry, jnp.int32(count)
         step = self._compiled(phase, advance, *args)
         began = time.monotonic()
         carry = step(*args[:2], *args[3:])  # what is static is already in the program
-        carry = spread(self.agent, carry)  # JAX forgets where leaves without elements belong
         sums = jax.device_get(carry.sums)  # waits for the device
         seconds = time.monotonic() - began
         self.position.train_s += seconds
@@ -294,8 +294,7 @@ class _Run:
         if stop.phase not in self.sums:
             iterate = partial(program.iteration, self.agent, self.env, self.phases[stop.phase])
             self.sums[stop.phase] = jax.eval_shape(jax.vmap(iterate), self.shapes)[1]
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), self.sums[stop.phase])
-        return spread(self.agent, zeros)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), self.sums[stop.phase])
 
     def _compiled(self, what: Phase | str, function, *args, **static):
         """`function`, compiled for these arguments once, with the seconds that took on record."""

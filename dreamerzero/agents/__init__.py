@@ -11,6 +11,9 @@ from dreamerzero.agents.dreamer import Dreamer
 from dreamerzero.agents.dreamer_v1 import DreamerV1
 from dreamerzero.agents.dreamer_v2 import DreamerV2
 from dreamerzero.agents.dyna import Dyna
+from dreamerzero.agents.muzero import MuZero
+from dreamerzero.agents.muzero_puct import MuZeroPUCT
+from dreamerzero.agents.muzero_sampled import MuZeroSampled
 from dreamerzero.agents.planet import PlaNet
 from dreamerzero.types import Agent, UsageError
 
@@ -20,6 +23,9 @@ AGENTS: dict[str, type] = {
     "dreamer-v1": DreamerV1,
     "dreamer-v2": DreamerV2,
     "dreamer": Dreamer,
+    "muzero": MuZero,
+    "muzero-puct": MuZeroPUCT,
+    "muzero-sampled": MuZeroSampled,
 }
 
 

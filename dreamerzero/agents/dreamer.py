@@ -26,7 +26,7 @@ from dreamerzero.agents import sequences
 from dreamerzero.agents.sequences import Memory
 from dreamerzero.nn import distributions
 from dreamerzero.nn.heads import scalar
-from dreamerzero.nn.networks import MLP, STAGES, is_picture
+from dreamerzero.nn.networks import CONVS, MLP, STAGES, is_picture
 from dreamerzero.nn.normalisers import ReturnRange
 from dreamerzero.nn.optimisers import clip_by_tensor_norm, laprop, rising
 from dreamerzero.planning import imagine
@@ -49,6 +49,7 @@ CHOICES = {
     "recurrence": tuple(ACTS),
     "actor_gradient": ("reinforce", "dynamics", "mix", "auto"),
     "optimiser": ("laprop", "adam"),
+    "conv": CONVS,
 }
 
 

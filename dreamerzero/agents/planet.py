@@ -26,6 +26,7 @@ from flax import struct
 
 from dreamerzero.agents import sequences
 from dreamerzero.agents.sequences import Memory
+from dreamerzero.nn.networks import CONVS
 from dreamerzero.planning import cem, scorer
 from dreamerzero.replay import sequence
 from dreamerzero.types import (
@@ -137,6 +138,7 @@ class PlaNet:
     def check(self):
         """Raises UsageError for what no run could make sense of."""
         sequences.check(self, "planet")
+        sequences.check_choices(self, {"conv": CONVS})
         if isinstance(self.spec.action, Discrete) or not self.spec.action.shape:
             raise UsageError(
                 f"planet searches over vectors of continuous actions; {self.spec.name} wants "

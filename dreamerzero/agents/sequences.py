@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from dreamerzero.nn.networks import CONVS
 from dreamerzero.nn.normalisers import RunningMoments
 from dreamerzero.replay import sequence
 from dreamerzero.types import Box, EnvSpec, Phase, Rollout, TimeStep, UsageError
@@ -57,7 +56,6 @@ def check(agent, name: str) -> None:
             f"{name} scales images by their bounds; {spec.name} has {observation.low} and "
             f"{observation.high}. Give its space two finite numbers, the lower one first."
         )
-    check_choices(agent, {"conv": CONVS})
     frames = agent.capacity // agent.num_envs
     if frames <= 2 * agent.batch_length:
         raise UsageError(
@@ -111,11 +109,16 @@ def moments(spec: EnvSpec) -> dict[str, RunningMoments]:
 
 def remember(spec: EnvSpec, state, rollout: Rollout):
     """`state` with the rollout in its replay, and vectors in the running moments."""
-    params = state.params
-    if _shows_vectors(spec):
-        seen = params["observation"].update(rollout.next_timestep.observation)
-        params = params | {"observation": seen}
+    params = take_in(spec, state.params, rollout)
     return state.replace(params=params, replay=sequence.add(state.replay, rollout))
+
+
+def take_in(spec: EnvSpec, params, rollout: Rollout):
+    """`params` with the rollout's vectors in the running moments."""
+    if not _shows_vectors(spec):
+        return params
+    seen = params["observation"].update(rollout.next_timestep.observation)
+    return params | {"observation": seen}
 
 
 @struct.dataclass

@@ -35,3 +35,11 @@ def policy(outputs, action: Box | Discrete, unimix) -> distrax.Distribution:
     mean, std = jnp.split(outputs, 2, axis=-1)
     std = 0.1 + 0.9 * jax.nn.sigmoid(std + 2.0)
     return distrax.Independent(distrax.Normal(jnp.tanh(mean), std), 1)
+
+
+def tempered(policy: distrax.Distribution, temperature) -> distrax.Distribution:
+    """The distribution proportional to policy^(1/temperature): above 1 it is broader."""
+    if isinstance(policy, distrax.Categorical):
+        return distrax.Categorical(logits=policy.logits / temperature)
+    normal = policy.distribution
+    return distrax.Independent(distrax.Normal(normal.loc, normal.scale * temperature**0.5), 1)

@@ -10,8 +10,10 @@ from dreamerzero.ops.latents import (
     straight_through,
     unimix,
 )
-from dreamerzero.ops.returns import lambda_returns
+from dreamerzero.ops.returns import lambda_returns, n_step_returns
 from dreamerzero.ops.scalars import (
+    signed_hyperbolic,
+    signed_parabolic,
     symexp,
     symexp_bins,
     symlog,
@@ -28,6 +30,9 @@ __all__ = [
     "gaussian_entropy",
     "gaussian_kl",
     "lambda_returns",
+    "n_step_returns",
+    "signed_hyperbolic",
+    "signed_parabolic",
     "straight_through",
     "symexp",
     "symexp_bins",

@@ -30,3 +30,30 @@ def lambda_returns(r_t, discount_t, v_t, lambda_t):
         return g, g
 
     return jax.lax.scan(backup, v_t[-1], (r_t, discount_t, v_t, lambda_t), reverse=True)[1]
+
+
+def n_step_returns(r_t, discount_t, v_t, lambda_t, n: int):
+    """n-step returns (Sutton & Barto 2018, eq. 7.1) of every step that has n of them ahead.
+
+    G¹_t = r_t + γ_t v_t,  Gⁿ_t = r_t + γ_t · [(1 − λ_t) v_t + λ_t Gⁿ⁻¹_{t+1}]
+
+    Args:
+      r_t: rewards, `[T]`.
+      discount_t: γ times the probability of going on, `[T]`.
+      v_t: value of the state each step leads to, `[T]`.
+      lambda_t: mixing in [0, 1], a scalar or `[T]`; 0 stops the return at that step.
+      n: steps, static, from 1 to T.
+    Returns:
+      `[T − n + 1]` returns.
+    """
+    chex.assert_rank([r_t, discount_t, v_t], 1)
+    chex.assert_equal_shape([r_t, discount_t, v_t])
+    if not 1 <= n <= len(r_t):
+        raise ValueError(f"n-step returns of {len(r_t)} steps need n from 1 to that; got {n}.")
+    lambda_t = jnp.broadcast_to(lambda_t, r_t.shape)
+
+    def longer(_, g):
+        following = jnp.roll(g, -1)  # wrong in the last places, which are not returned
+        return r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * following)
+
+    return jax.lax.fori_loop(1, n, longer, r_t + discount_t * v_t)[: len(r_t) - n + 1]

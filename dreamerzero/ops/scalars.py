@@ -1,4 +1,4 @@
-"""Scalars of any size as network outputs: symlog, and two-hot classes over symexp-spaced bins."""
+"""Scalars of any size as network outputs: squashed by symlog or h, in classes over bins."""
 
 from __future__ import annotations
 
@@ -15,6 +15,21 @@ def symlog(x):
 def symexp(x):
     """The inverse of `symlog`."""
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+def signed_hyperbolic(x, eps=1e-3):
+    """h(x) = sign(x) · (√(|x| + 1) − 1) + ε x (Pohlen et al. 2018, proposition A.2)."""
+    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1.0) - 1.0) + eps * x
+
+
+def signed_parabolic(x, eps=1e-3):
+    """The inverse of `signed_hyperbolic`: sign(x) · (z² + 2z), where εz² + (1 + 2ε)z = |x|.
+
+    The root is written so that no digits are lost near zero.
+    """
+    size, slope = jnp.abs(x), 1.0 + 2.0 * eps
+    z = 2.0 * size / (slope + jnp.sqrt(slope**2 + 4.0 * eps * size))
+    return jnp.sign(x) * z * (z + 2.0)
 
 
 def symexp_bins(num: int, limit: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What to do with a world. Planners receive functions, never a world."""
 
 from dreamerzero.planning.imagine import imagine
-from dreamerzero.planning.search import Search, gumbel_search, puct_search
+from dreamerzero.planning.search import Search, chosen, gumbel_search, puct_search, sampled
 from dreamerzero.planning.shooting import (
     Plan,
     cem,
@@ -17,6 +17,7 @@ __all__ = [
     "Plan",
     "Search",
     "cem",
+    "chosen",
     "coloured_noise",
     "gumbel_search",
     "icem",
@@ -24,6 +25,7 @@ __all__ = [
     "mppi",
     "puct_search",
     "random_shooting",
+    "sampled",
     "scorer",
     "shift",
 ]

@@ -13,10 +13,11 @@ whole tree as the papers do.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import mctx
+from flax import struct
 
 
 class Search(NamedTuple):
@@ -100,6 +101,50 @@ def puct_search(
         pb_c_base=c_base,
         temperature=temperature,
     )
+
+
+@struct.dataclass
+class Node:
+    """A latent with those of its actions that a search may take there."""
+
+    latent: Any
+    actions: jax.Array  # [B, K, ...]
+    logits: jax.Array  # [B, K]
+    value: jax.Array  # [B]
+
+
+def sampled(propose, step):
+    """A search over a few sampled actions where there are too many (Hubert et al. 2021).
+
+    It takes places among the K proposals for actions, and `Node`s for latents. If the actions were
+    drawn from β and the policy is π, the prior that is right on average is β̂/β · π, with β̂ the
+    share of each among the K (eq. 7): logits log π − log β where no action is drawn twice.
+
+    Args:
+      propose: (key, latent `[B, ...]`) -> actions `[B, K, ...]`, logits `[B, K]`, value `[B]`.
+      step: (key, action `[B, ...]`, latent) -> (Prediction, latent), one step of a world.
+    Returns:
+      `expand`, (key, latent) -> Node, which makes the root; and what the searches take for
+      `evaluate` and `step`.
+    """
+
+    def expand(key, latent) -> Node:
+        return Node(latent, *propose(key, latent))
+
+    def evaluate(node: Node):
+        return node.logits, node.value
+
+    def step_to_node(key, place, node: Node):
+        step_key, propose_key = jax.random.split(key)
+        prediction, latent = step(step_key, chosen(node.actions, place), node.latent)
+        return prediction, expand(propose_key, latent)
+
+    return expand, evaluate, step_to_node
+
+
+def chosen(actions, place):
+    """The actions `[B, ...]` at `place [B]` of `actions [B, K, ...]`."""
+    return jax.vmap(lambda actions, place: actions[place])(actions, place)
 
 
 def _search(policy, key, evaluate, step, latent, simulations, illegal, **settings) -> Search:

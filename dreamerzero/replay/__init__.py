@@ -1,9 +1,10 @@
 """What was seen: pure `init`, `add` and `sample`, on the device, in the observations' own dtype.
 
-`ring` keeps items and draws them uniformly, `prioritised` by priority, `sequence` keeps streams of
-frames and draws windows; `memory` tells what all that will take.
+`ring` keeps items and draws them uniformly, `prioritised` by priority; `sequence` keeps streams of
+frames and draws windows of them uniformly, `windows` by priority; `memory` tells what all that will
+take.
 """
 
-from dreamerzero.replay import memory, prioritised, ring, sequence
+from dreamerzero.replay import memory, prioritised, ring, sequence, sum_tree, windows
 
-__all__ = ["memory", "prioritised", "ring", "sequence"]
+__all__ = ["memory", "prioritised", "ring", "sequence", "sum_tree", "windows"]

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from dreamerzero import ops
-from dreamerzero.nn.heads import Normal, TwoHot, scalar
+from dreamerzero.nn.heads import Normal, TwoHot, bernoulli_loss, scalar
 from dreamerzero.nn.networks import (
     MLP,
     BlockDense,
@@ -31,6 +31,7 @@ from dreamerzero.nn.networks import (
     SplitDense,
     is_picture,
 )
+from dreamerzero.nn.observations import network_input, unit_range
 from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, static
 from dreamerzero.worlds.stochastic import Categorical, Gaussian
 
@@ -191,7 +192,7 @@ class RSSM:
                 reconstruction, batch.observation, self.spec.observation
             ),
             "reward": self.reward.loss(reward, batch.reward),
-            "continue": _bernoulli_loss(go_on, going_on),
+            "continue": bernoulli_loss(go_on, going_on),
             "dynamics": self.dyn_scale * self._beyond_free(dyn),
             "representation": self.rep_scale * self._beyond_free(rep),
         }
@@ -290,7 +291,7 @@ class Networks(nn.Module):
 
     def tokens(self, observation):
         """The observation's whole share of the posterior: none of it needs the recurrence."""
-        return self.posterior_in(1, self.encoder(_network_input(observation, self.observation)))
+        return self.posterior_in(1, self.encoder(network_input(observation, self.observation)))
 
     def core(self, latent, action):
         """h_t from the last latent `[B, ...]` and the action that followed it."""
@@ -341,19 +342,6 @@ def _gated(gates, deter):
     return update * candidate + (1.0 - update) * deter
 
 
-def _network_input(observation, spec: Box | Discrete):
-    if isinstance(spec, Discrete):
-        return jax.nn.one_hot(observation, spec.num)
-    if len(spec.shape) == 1:
-        return ops.symlog(observation.astype(jnp.float32))
-    image = _unit_range(observation, spec) - 0.5
-    return image if len(spec.shape) == 3 else image[..., None]
-
-
-def _unit_range(image, spec: Box):
-    return (image.astype(jnp.float32) - spec.low) / (spec.high - spec.low)
-
-
 def _num_targets(spec: Box | Discrete) -> int:
     return spec.num if isinstance(spec, Discrete) else math.prod(spec.shape)
 
@@ -367,9 +355,5 @@ def _reconstruction_loss(output, observation, spec: Box | Discrete):
         target = ops.symlog(observation.astype(jnp.float32))
     else:
         output = jax.nn.sigmoid(output)
-        target = _unit_range(observation, spec).reshape(output.shape)
+        target = unit_range(observation, spec).reshape(output.shape)
     return jnp.sum(jnp.square(output - target), axis=-1)
-
-
-def _bernoulli_loss(logit, target):
-    return -(target * jax.nn.log_sigmoid(logit) + (1.0 - target) * jax.nn.log_sigmoid(-logit))

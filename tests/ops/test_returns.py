@@ -39,3 +39,31 @@ def test_gradient_reaches_every_argument():
     args = tuple(map(jnp.float32, draws(0)))
     grads = jax.grad(lambda *a: ops.lambda_returns(*a).sum(), argnums=(0, 1, 2, 3))(*args)
     assert all(jnp.abs(g).sum() > 0 for g in grads)
+
+
+@pytest.mark.parametrize("n", [1, 3, 12])
+def test_n_step_returns_match_a_float64_loop_over_every_start(n):
+    reward, discount, value, lambda_t = draws(n)
+    expected = []
+    for start in range(len(reward) - n + 1):
+        g = value[start + n - 1]
+        for t in reversed(range(start, start + n)):
+            last = t == start + n - 1
+            mixed = value[t] if last else (1 - lambda_t[t]) * value[t] + lambda_t[t] * g
+            g = reward[t] + discount[t] * mixed
+        expected.append(g)
+    ours = ops.n_step_returns(*map(jnp.float32, (reward, discount, value, lambda_t)), n)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_n_step_returns_match_rlax_where_it_has_all_the_steps():
+    reward, discount, value, _ = map(jnp.float32, draws(0))
+    theirs = rlax.n_step_bootstrapped_returns(reward, discount, value, 4)
+    np.testing.assert_allclose(
+        ops.n_step_returns(reward, discount, value, 1.0, 4), theirs[:-3], rtol=1e-5
+    )
+
+
+def test_n_step_returns_of_more_steps_than_there_are_are_refused():
+    with pytest.raises(ValueError, match="from 1"):
+        ops.n_step_returns(jnp.zeros(3), jnp.ones(3), jnp.zeros(3), 1.0, 4)

@@ -74,3 +74,21 @@ def test_loss_gradient_is_softmax_minus_target():
     grad = jax.grad(ops.two_hot_loss)(logits, x, BINS)
     np.testing.assert_allclose(grad, jax.nn.softmax(logits) - ops.two_hot(x, BINS), atol=1e-6)
     assert jax.grad(ops.two_hot_loss, argnums=1)(logits, x, BINS) == 0.0
+
+
+@given(st.floats(-1e6, 1e6, width=32))
+@settings(deadline=None, max_examples=200)
+def test_h_matches_rlax_and_its_inverse_undoes_it(x):
+    x = jnp.float32(x)
+    squashed = ops.signed_hyperbolic(x)
+    np.testing.assert_allclose(squashed, rlax.signed_hyperbolic(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ops.signed_parabolic(squashed), x, rtol=1e-4, atol=1e-6)
+
+
+def test_the_inverse_of_h_is_the_published_one():
+    """In float64: in float32 the published form has no digits left for small numbers."""
+    eps = 1e-3
+    x = np.concatenate([np.linspace(-50, 50, 101), [1e-3, -1e-2]])
+    root = (np.sqrt(1 + 4 * eps * (np.abs(x) + 1 + eps)) - 1) / (2 * eps)
+    published = np.sign(x) * (root**2 - 1)
+    np.testing.assert_allclose(ops.signed_parabolic(jnp.float32(x)), published, rtol=1e-5)

@@ -1,0 +1,323 @@
+"""MuZero: learn the part of the world that a search needs, and act by searching.
+
+Schrittwieser et al. 2020, "Mastering Atari, Go, Chess and Shogi by Planning with a Learned Model";
+Danihelka et al. 2022, "Policy Improvement by Planning with Gumbel".
+
+env → search at every step → sequence replay → latent model, taught what the search found → env
+
+  world    s_0 = h(o),  s_{k+1} = g(s_k, a),  reward, end, policy and value read from s_k
+  policy   π = softmax(logits + σ(completed q)), what the search makes of the policy   (Gumbel, §4)
+  value    z_t = r_{t+1} + … + γⁿ⁻¹ r_{t+n} + γⁿ v⁻(o_{t+n}), v⁻ of a copy made now and then
+  loss     Σ_k l(π, p_k) + l(z, v_k) + l(r, r_k) + l(end) along K unrolled steps        (eq. 1)
+
+Before it in the lineage: Dreamer, whose world shows what will be seen. After it: EfficientZero, and
+TD-MPC2, which plans in such a world with continuous actions.
+
+Different from the papers: the end of an episode is learnt; replay is uniform unless `priority` is
+set; mctx normalises action values by siblings and parent, not over the whole tree.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from dreamerzero import ops
+from dreamerzero.agents import sequences
+from dreamerzero.nn import distributions
+from dreamerzero.planning import Search, chosen, gumbel_search, puct_search, sampled
+from dreamerzero.replay import windows
+from dreamerzero.replay.sequence import Frame
+from dreamerzero.types import (
+    ActorOutput,
+    Discrete,
+    EnvSpec,
+    Metrics,
+    Phase,
+    Rollout,
+    TimeStep,
+    UsageError,
+    static,
+)
+from dreamerzero.worlds.value_equivalent import Unroll, ValueEquivalent
+
+SEARCHES = {"gumbel": gumbel_search, "puct": puct_search}
+
+
+@struct.dataclass
+class State:
+    """What learning carries. `params` has the parts `world`; `observation`, the running moments of
+    vector observations; and `updates`, on which the temperature of the search depends."""
+
+    params: dict[str, Any]
+    target: Any  # a copy of the world
+    optimiser: Any
+    replay: windows.Windows
+
+
+@struct.dataclass
+class Lesson:
+    """What a policy should learn from a search: weights `[B, A]` over all actions, or over those
+    `[B, A, ...]` that were sampled."""
+
+    policy: jax.Array
+    actions: jax.Array | None = None
+
+
+class Choice(NamedTuple):
+    """What a search makes of B latents: what to do, `[B, ...]`, and what to learn from it."""
+
+    action: jax.Array
+    lesson: Lesson
+
+
+@struct.dataclass
+class MuZero:
+    """Gumbel MuZero with sizes for problems of a few numbers."""
+
+    spec: EnvSpec = static()
+
+    num_envs: int = static(32)
+    """environments that run in parallel"""
+    train_ratio: float = static(96.0)
+    """replayed steps per step of the agent: more learns from less experience, at more compute"""
+    batch_size: int = static(256)
+    """windows in a batch"""
+    unroll: int = static(5)
+    """steps that the model is unrolled for in learning"""
+    td_steps: int = static(10)
+    """rewards in a value target before it is bootstrapped"""
+    capacity: int = static(200_000)
+    """frames the replay holds, over all environments"""
+    target_every: int = static(100)
+    """updates from one copy of the world, for bootstraps, to the next"""
+
+    search: str = static("gumbel")
+    """gumbel, or puct as in the first paper"""
+    simulations: int = static(16)
+    """simulations of a search"""
+    considered: int = static(16)
+    """gumbel: actions that are considered at the root, at most"""
+    samples: int = static(0)
+    """actions that are sampled at every state, to search among these only; 0 for all"""
+    reanalysed: float = static(0.0)
+    """share of the batch whose policy targets are searched anew"""
+
+    latent: int = static(64)
+    """numbers in the model's state"""
+    layers: int = static(2)
+    """hidden layers of representation and dynamics"""
+    units: int = static(128)
+    """units of a hidden layer"""
+    depth: int = static(16)
+    """channels of the image encoder: itself in the first layer for small grids, a multiple of it in
+    every stage for pictures"""
+    support: int = static(20)
+    """values and rewards are classes over h(x) from minus to plus this"""
+
+    discount: float = 0.99
+    """γ"""
+    value_scale: float = 0.25
+    """weight of the value's loss"""
+    learning_rate: float = 2e-3
+    """of AdamW"""
+    weight_decay: float = 1e-4
+    """of AdamW"""
+    clip: float = 5.0
+    """largest norm of the gradient"""
+    priority: float = 0.0
+    """how much more often windows are replayed whose value was wrong: the exponent α of its error;
+    0 is uniform"""
+    correction: float = 1.0
+    """how much of that bias is corrected in the loss: the exponent β"""
+    noise: float = 0.25
+    """puct: share of noise in the root's prior, while training"""
+    breadth: float = 1.0
+    """temperature of the policy that actions are sampled from"""
+    concentration: float = 0.3
+    """puct: of the noise's Dirichlet distribution"""
+    cooling: float = 2000.0
+    """puct: updates over which the temperature of the visits falls from 1 to a quarter"""
+
+    PRESETS: ClassVar[dict[str, dict]] = {"xs": {}}
+
+    fills_cpu: ClassVar[bool] = True  # see training.lanes
+
+    @classmethod
+    def default_preset(cls, backend: str) -> str:
+        return "xs"
+
+    def check(self):
+        """Raises UsageError for what no run could make sense of."""
+        sequences.check(self, "muzero")
+        if not self.samples and not isinstance(self.spec.action, Discrete):
+            raise UsageError(
+                f"muzero searches over discrete actions; {self.spec.name} wants "
+                f"{self.spec.action}. Try muzero-sampled there."
+            )
+        sequences.check_choices(self, {"search": tuple(SEARCHES)})
+        for field in ("simulations", "considered", "unroll", "td_steps", "target_every"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
+        if not 0.0 <= self.reanalysed <= 1.0:
+            raise UsageError(f"reanalysed is a share, from 0 to 1; got {self.reanalysed}.")
+
+    @property
+    def world(self) -> ValueEquivalent:
+        return ValueEquivalent(
+            spec=self.spec,
+            latent=self.latent,
+            layers=self.layers,
+            units=self.units,
+            depth=self.depth,
+            support=self.support,
+            discount=self.discount,
+            value_scale=self.value_scale,
+        )
+
+    @property
+    def optimiser(self) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip),
+            optax.adamw(self.learning_rate, weight_decay=self.weight_decay),
+        )
+
+    @property
+    def batch_length(self) -> int:
+        """Frames of a window: the last unrolled state is bootstrapped too."""
+        return self.unroll + self.td_steps + 1
+
+    @property
+    def replayed_per_update(self) -> int:
+        return self.batch_size * (self.unroll + 1)
+
+    def init(self, key) -> State:
+        world = self.world.init(key)
+        latent = jnp.zeros((self.num_envs, self.latent))
+        choice = jax.eval_shape(partial(self.plan, explore=True), world, key, latent, 0)
+        return State(
+            params={"world": world, "updates": jnp.zeros((), jnp.int32)}
+            | sequences.moments(self.spec),
+            target=jax.tree.map(jnp.copy, world),
+            optimiser=self.optimiser.init(world),
+            replay=windows.init(
+                self.spec, self.num_envs, self.capacity, self.batch_length, choice.lesson
+            ),
+        )
+
+    def memory(self, batch_size: int) -> tuple:
+        return ()
+
+    def act(self, params, key, timestep: TimeStep, memory, *, explore: bool) -> ActorOutput:
+        observation = sequences.see(self.spec, params, timestep.observation)
+        latent = self.world.represent(params["world"], observation)
+        choice = self.plan(params["world"], key, latent, params["updates"], explore=explore)
+        return ActorOutput(choice.action, memory, choice.lesson)
+
+    def plan(self, world, key, latent, updates, *, explore: bool) -> Choice:
+        """Searches from latents `[B, latent]`; greedily unless `explore`."""
+        root_key, search_key = jax.random.split(key)
+        evaluate, step = partial(self.world.evaluate, world), partial(self.world.step, world)
+        if not self.samples:
+            found = self._search(search_key, evaluate, step, latent, updates, explore)
+            return Choice(found.action, Lesson(found.policy))
+        expand, evaluate, step = sampled(partial(self._propose, world), step)
+        root = expand(root_key, latent)
+        found = self._search(search_key, evaluate, step, root, updates, explore)
+        return Choice(chosen(root.actions, found.action), Lesson(found.policy, root.actions))
+
+    def _search(self, key, evaluate, step, root, updates, explore: bool) -> Search:
+        search = partial(SEARCHES[self.search], key, evaluate, step, root)
+        if self.search == "gumbel":
+            return search(
+                simulations=self.simulations, considered=self.considered, scale=float(explore)
+            )
+        temperature = jnp.maximum(0.25, 1.0 - 0.75 * updates / self.cooling)
+        return search(
+            simulations=self.simulations,
+            noise=self.noise * explore,
+            concentration=self.concentration,
+            temperature=temperature * explore,
+        )
+
+    def _propose(self, world, key, latent):
+        """`samples` actions of each latent, with what `planning.sampled` wants of them."""
+        outputs, value = self.world.evaluate(world, latent)
+        policy = self.world.policy(outputs)
+        proposal = distributions.tempered(policy, self.breadth)
+        actions = proposal.sample(seed=key, sample_shape=self.samples)
+        logits = policy.log_prob(actions) - proposal.log_prob(actions)
+        return jnp.moveaxis(actions, 0, 1), logits.T, value
+
+    def observe(self, state: State, rollout: Rollout) -> State:
+        params = sequences.take_in(self.spec, state.params, rollout)
+        return state.replace(params=params, replay=windows.add(state.replay, rollout))
+
+    def learn(self, state: State, key) -> tuple[State, Metrics]:
+        """One update on one batch of windows."""
+        sample_key, search_key = jax.random.split(key)
+        frames, place, weights = windows.sample(
+            state.replay, sample_key, self.batch_size, self.correction
+        )
+        observation = sequences.see(self.spec, state.params, frames.observation)
+        batch = self.targets(state, frames.replace(observation=observation), search_key)
+        batch = batch.replace(weight=weights)
+        world = state.params["world"]
+        (_, (error, metrics)), grads = jax.value_and_grad(self.world.loss, has_aux=True)(
+            world, None, batch
+        )
+        descent, optimiser = self.optimiser.update(grads, state.optimiser, world)
+        world = optax.apply_updates(world, descent)
+        updates = state.params["updates"] + 1
+        renew = updates % self.target_every == 0
+        target = jax.tree.map(lambda new, old: jnp.where(renew, new, old), world, state.target)
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        state = state.replace(
+            params=state.params | {"world": world, "updates": updates},
+            target=target,
+            optimiser=optimiser,
+            replay=windows.update(state.replay, place, error + 1e-3, self.priority),
+        )
+        return state, metrics
+
+    def targets(self, state: State, frames: Frame, key) -> Unroll:
+        """What the model should say along windows `[batch_length, B, ...]`."""
+        steps = self.unroll
+        latents = self.world.represent(state.target, frames.observation)
+        _, value = self.world.evaluate(state.target, latents)
+        value = jnp.where(frames.is_terminal, 0.0, value)
+        returns = jax.vmap(ops.n_step_returns, (1, 1, 1, 1, None), 1)(
+            frames.reward[1:],
+            self.discount * (1.0 - frames.is_terminal[1:]),
+            value[1:],
+            1.0 - frames.is_last[1:],
+            self.td_steps,
+        )
+        lesson = jax.tree.map(lambda leaf: leaf[: steps + 1], frames.context)
+        if again := round(self.reanalysed * self.batch_size):
+            roots = latents[: steps + 1, :again]
+            flat, updates = roots.reshape(-1, self.latent), state.params["updates"]
+            fresh = self.plan(state.target, key, flat, updates, explore=True).lesson
+            fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, again, *leaf.shape[1:]), fresh)
+            lesson = jax.tree.map(lambda old, new: old.at[:, :again].set(new), lesson, fresh)
+        # Whether the window's first episode still goes on behind each frame.
+        on = jnp.cumprod(1.0 - frames.is_last[: steps + 1], axis=0)
+        return Unroll(
+            observation=frames.observation[0],
+            action=frames.action[:steps],
+            reward=frames.reward[1 : steps + 1],
+            going_on=~frames.is_terminal[1 : steps + 1],
+            stepped=on[:-1],
+            policy=lesson.policy,
+            value=returns,
+            decided=on,
+            sampled=lesson.actions,
+        )
+
+    def phases(self, steps: int) -> tuple[Phase, ...]:
+        return sequences.phases(self, steps)

@@ -1,0 +1,204 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamerzero import agents, envs, training
+from dreamerzero.agents.muzero import Lesson
+from dreamerzero.envs import probes
+from dreamerzero.replay.sequence import Frame
+from dreamerzero.types import Prediction, UsageError
+from dreamerzero.worlds.value_equivalent import ValueEquivalent
+
+SMALL = {
+    "num_envs": 4,
+    "batch_size": 32,
+    "unroll": 3,
+    "td_steps": 4,
+    "capacity": 4000,
+    "simulations": 4,
+    "latent": 8,
+    "layers": 1,
+    "units": 16,
+    "support": 6,
+    "discount": 0.9,
+}
+
+
+def small(env, **fields):
+    return agents.make("muzero", env, "xs", **(SMALL | fields))
+
+
+def frames(length, batch, num_actions, seed=0):
+    """Random streams in which episodes begin, end and are cut off."""
+    rng = np.random.default_rng(seed)
+    last = rng.uniform(size=(length, batch)) < 0.25
+    terminal = last & (rng.uniform(size=last.shape) < 0.6)
+    policy = rng.uniform(size=(length, batch, num_actions))
+    return Frame(
+        observation=jnp.asarray(rng.normal(size=(length, batch, 4)), jnp.float32),
+        action=jnp.asarray(rng.integers(num_actions, size=last.shape)),
+        reward=jnp.asarray(rng.normal(size=last.shape), jnp.float32),
+        is_first=jnp.asarray(np.roll(last, 1, axis=0)),
+        is_last=jnp.asarray(last),
+        is_terminal=jnp.asarray(terminal),
+        context=Lesson(jnp.asarray(policy / policy.sum(axis=-1, keepdims=True), jnp.float32)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_targets_match_a_loop_over_episodes(seed):
+    agent = small(envs.make("CartPole-v1"))
+    state = agent.init(jax.random.key(seed))
+    # Values of an untrained world are all zero: let them be anything else.
+    noise = partial(jax.random.normal, jax.random.key(1))
+    target = jax.tree.map(lambda leaf: leaf + 0.5 * noise(leaf.shape), state.target)
+    state = state.replace(target=target)
+    seen = frames(agent.batch_length, 64, 2, seed)
+    found = agent.targets(state, seen, jax.random.key(2))
+    values = agent.world.evaluate(target, agent.world.represent(target, seen.observation))[1]
+
+    reward, last, terminal, values = (
+        np.asarray(x, np.float64) for x in (seen.reward, seen.is_last, seen.is_terminal, values)
+    )
+    for b in range(64):
+        over = False
+        for k in range(agent.unroll + 1):
+            over |= bool(last[k, b])
+            assert found.decided[k, b] == (not over)
+            if over:
+                continue
+            g, discount, t = 0.0, 1.0, k
+            for _ in range(agent.td_steps):
+                t += 1
+                g += discount * reward[t, b]
+                discount *= agent.discount
+                if last[t, b]:
+                    break
+            g += discount * values[t, b] * (1 - terminal[t, b])
+            np.testing.assert_allclose(found.value[k, b], g, rtol=1e-4, atol=1e-4)
+            np.testing.assert_array_equal(found.policy[k, b], seen.context.policy[k, b])
+        for k in range(agent.unroll):
+            assert found.stepped[k, b] == (not last[: k + 1, b].any())
+            assert found.going_on[k, b] == (not terminal[k + 1, b])
+            assert found.reward[k, b] == seen.reward[k + 1, b]
+            assert found.action[k, b] == seen.action[k, b]
+    np.testing.assert_array_equal(found.observation, seen.observation[0])
+
+
+def test_only_the_asked_share_is_searched_anew():
+    env = envs.make("CartPole-v1")
+    seen = frames(8, 32, 2)
+    for share, fresh in ((0.0, 0), (0.25, 8), (1.0, 32)):
+        agent = small(env, reanalysed=share)
+        state = agent.init(jax.random.key(0))
+        policy = agent.targets(state, seen, jax.random.key(1)).policy
+        stored = np.isclose(policy, seen.context.policy[: agent.unroll + 1]).all(axis=(0, 2))
+        np.testing.assert_array_equal(stored, np.arange(32) >= fresh)
+        np.testing.assert_allclose(policy.sum(axis=-1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("search", ["gumbel", "puct"])
+def test_exploring_differs_and_greedy_is_the_same_whatever_the_key(search):
+    env = envs.make("CartPole-v1")
+    agent = small(env, search=search)
+    params = agent.init(jax.random.key(0)).params
+    _, timestep = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 64))
+
+    def act(seed, explore):
+        key = jax.random.key(seed)
+        return agent.act(params, key, timestep, agent.memory(64), explore=explore)
+
+    assert set(np.unique(act(2, True).action)) == {0, 1}
+    np.testing.assert_array_equal(act(2, False).extras.policy.shape, (64, 2))
+    if search == "gumbel":  # PUCT breaks ties by chance
+        np.testing.assert_array_equal(act(2, False).action, act(3, False).action)
+
+
+@pytest.mark.parametrize("search", ["gumbel", "puct"])
+def test_a_search_finds_what_its_world_rewards(search, monkeypatch):
+    """A world that pays for the second action alone, and a policy that knows nothing of it."""
+    monkeypatch.setattr(
+        ValueEquivalent,
+        "step",
+        lambda self, params, key, action, latent: (
+            Prediction(jnp.float32(action), jnp.full(action.shape, 0.9)),
+            latent,
+        ),
+    )
+    env = envs.make("CartPole-v1")
+    agent = small(env, search=search, simulations=16)
+    params = agent.init(jax.random.key(0)).params
+    _, timestep = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 16))
+    act = partial(agent.act, params, timestep=timestep, memory=(), explore=False)
+    assert (act(jax.random.key(2)).action == 1).all()
+
+
+@pytest.mark.parametrize("search", ["gumbel", "puct"])
+def test_behaviour_comes_to_the_optimum(search):
+    env = envs.make(probes.ActionProbe())
+    agent = small(env, search=search, train_ratio=64.0)
+    state, _ = training.train(agent, env, jax.random.key(0), steps=1500)
+    returns = training.evaluate(agent, state.agent.params, env, jax.random.key(1), episodes=64)
+    assert returns.mean() == 1.0
+
+
+@pytest.mark.parametrize(
+    "probe", [probes.DelayedProbe(), probes.TruncationProbe(), probes.BothEndsProbe()]
+)
+def test_values_are_the_optimal_ones(probe):
+    """Delayed: the discount and the bootstrap. Truncation: V = 1 / (1 − γ) although episodes are
+    cut off after ten steps. Both ends: an end on the limit is an end."""
+    env = envs.make(probe)
+    agent = small(env, train_ratio=64.0, target_every=20)
+    state, _ = training.train(agent, env, jax.random.key(0), steps=6000)
+    params = state.agent.params
+    symbols = params["observation"].normalise(jnp.eye(probe.num_symbols))
+    latents = agent.world.represent(params["world"], symbols)
+    _, value = agent.world.evaluate(params["world"], latents)
+    np.testing.assert_allclose(value, probe.values(agent.discount), rtol=0.1, atol=0.05)
+
+
+def test_the_copy_is_renewed_now_and_then():
+    env = envs.make("CartPole-v1")
+    agent = small(env, target_every=3)
+    state = training.train(agent, env, jax.random.key(0), steps=64)[0].agent
+    since = int(state.params["updates"]) % 3
+    learn = jax.jit(agent.learn)
+    for _ in range(6):
+        before = state.target
+        state, _ = learn(state, jax.random.key(1))
+        since = (since + 1) % 3
+        expected = state.params["world"] if since == 0 else before
+        for a, b in zip(jax.tree.leaves(state.target), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("Pendulum-v1", {}, "discrete.*Try muzero-sampled"),
+        ("CartPole-v1", {"search": "best"}, "search is one of gumbel, puct"),
+        ("CartPole-v1", {"reanalysed": 1.5}, "from 0 to 1"),
+        ("CartPole-v1", {"capacity": 32}, "capacity"),
+        ("CartPole-v1", {"simulations": 0}, "simulations"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(name, fields, message):
+    with pytest.raises(UsageError, match=message):
+        small(envs.make(name), **fields)
+
+
+def test_windows_whose_value_was_wrong_come_again():
+    """Priorities are the errors of the values, to the power that is asked for."""
+    env = envs.make("CartPole-v1")
+    for power in (0.0, 0.5):
+        agent = small(env, priority=power)
+        state = training.train(agent, env, jax.random.key(0), steps=64)[0].agent
+        for key in jax.random.split(jax.random.key(1), 5):
+            state, _ = jax.jit(agent.learn)(state, key)
+        leaves = np.asarray(state.replay.tree)[state.replay.tree.size // 2 :]
+        masses = np.unique(leaves[leaves > 0])
+        assert (len(masses) == 1) == (power == 0.0)

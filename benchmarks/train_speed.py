@@ -27,6 +27,7 @@ DEFAULTS = {
     "dyna": ("DynaMaze-v0", 20_000),
     "planet": ("Pendulum-v1", 1_000),
     "dreamer": ("CartPole-v1", 1_000),
+    "muzero": ("CartPole-v1", 10_000),
 }
 
 
@@ -64,7 +65,7 @@ def peak_bytes() -> int:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("agent", choices=dz.AGENTS)
+    parser.add_argument("agent", choices=DEFAULTS)
     parser.add_argument("--env")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, help=argparse.SUPPRESS)  # of a child process

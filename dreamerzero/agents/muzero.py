@@ -7,14 +7,15 @@ env → search at every step → sequence replay → latent model, taught what t
 
   world    s_0 = h(o),  s_{k+1} = g(s_k, a),  reward, end, policy and value read from s_k
   policy   π = softmax(logits + σ(completed q)), what the search makes of the policy   (Gumbel, §4)
-  value    z_t = r_{t+1} + … + γⁿ⁻¹ r_{t+n} + γⁿ v⁻(o_{t+n}), v⁻ of a copy made now and then
+  value    z_t = r_{t+1} + … + γⁿ⁻¹ r_{t+n} + γⁿ v⁻(o_{t+n}), v⁻ of a copy that follows slowly
   loss     Σ_k l(π, p_k) + l(z, v_k) + l(r, r_k) + l(end) along K unrolled steps        (eq. 1)
 
 Before it in the lineage: Dreamer, whose world shows what will be seen. After it: EfficientZero, and
 TD-MPC2, which plans in such a world with continuous actions.
 
-Different from the papers: the end of an episode is learnt; replay is uniform unless `priority` is
-set; mctx normalises action values by siblings and parent, not over the whole tree.
+Different from the papers: the end of an episode is learnt; play without exploration, and not only
+bootstraps, is that of the slow copy; replay is uniform unless `priority` is set; mctx normalises
+action values by siblings and parent, not over the whole tree.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ SEARCHES = {"gumbel": gumbel_search, "puct": puct_search}
 
 @struct.dataclass
 class State:
-    """What learning carries. `params` has the parts `world`; `observation`, the running moments of
-    vector observations; and `updates`, on which the temperature of the search depends."""
+    """What learning carries. `params` has the parts `world`; `slow`, which follows it, for
+    bootstraps and for play; `observation`, the running moments of vector observations; and
+    `updates`, on which the temperature of PUCT depends."""
 
     params: dict[str, Any]
-    target: Any  # a copy of the world
     optimiser: Any
     replay: windows.Windows
 
@@ -70,10 +71,12 @@ class Lesson:
 
 
 class Choice(NamedTuple):
-    """What a search makes of B latents: what to do, `[B, ...]`, and what to learn from it."""
+    """What a search makes of B latents: what to do, `[B, ...]`; what to learn from it; and all that
+    it found out on the way."""
 
     action: jax.Array
     lesson: Lesson
+    search: Search
 
 
 @struct.dataclass
@@ -84,18 +87,16 @@ class MuZero:
 
     num_envs: int = static(32)
     """environments that run in parallel"""
-    train_ratio: float = static(96.0)
+    train_ratio: float = static(192.0)
     """replayed steps per step of the agent: more learns from less experience, at more compute"""
     batch_size: int = static(256)
     """windows in a batch"""
     unroll: int = static(5)
     """steps that the model is unrolled for in learning"""
-    td_steps: int = static(10)
+    td_steps: int = static(30)
     """rewards in a value target before it is bootstrapped"""
     capacity: int = static(200_000)
     """frames the replay holds, over all environments"""
-    target_every: int = static(100)
-    """updates from one copy of the world, for bootstraps, to the next"""
 
     search: str = static("gumbel")
     """gumbel, or puct as in the first paper"""
@@ -120,10 +121,12 @@ class MuZero:
     support: int = static(20)
     """values and rewards are classes over h(x) from minus to plus this"""
 
-    discount: float = 0.99
+    discount: float = 0.997
     """γ"""
-    value_scale: float = 0.25
+    value_scale: float = 1.0
     """weight of the value's loss"""
+    slow_rate: float = 0.02
+    """rate at which the slow world follows"""
     learning_rate: float = 2e-3
     """of AdamW"""
     weight_decay: float = 1e-4
@@ -144,13 +147,13 @@ class MuZero:
     cooling: float = 2000.0
     """puct: updates over which the temperature of the visits falls from 1 to a quarter"""
 
-    PRESETS: ClassVar[dict[str, dict]] = {"xs": {}}
+    PRESETS: ClassVar[dict[str, dict]] = {"default": {}}
 
     fills_cpu: ClassVar[bool] = True  # see training.lanes
 
     @classmethod
     def default_preset(cls, backend: str) -> str:
-        return "xs"
+        return "default"
 
     def check(self):
         """Raises UsageError for what no run could make sense of."""
@@ -161,7 +164,7 @@ class MuZero:
                 f"{self.spec.action}. Try muzero-sampled there."
             )
         sequences.check_choices(self, {"search": tuple(SEARCHES)})
-        for field in ("simulations", "considered", "unroll", "td_steps", "target_every"):
+        for field in ("simulations", "considered", "unroll", "td_steps"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
         if not 0.0 <= self.reanalysed <= 1.0:
@@ -200,10 +203,9 @@ class MuZero:
         world = self.world.init(key)
         latent = jnp.zeros((self.num_envs, self.latent))
         choice = jax.eval_shape(partial(self.plan, explore=True), world, key, latent, 0)
+        params = {"world": world, "slow": jax.tree.map(jnp.copy, world)}
         return State(
-            params={"world": world, "updates": jnp.zeros((), jnp.int32)}
-            | sequences.moments(self.spec),
-            target=jax.tree.map(jnp.copy, world),
+            params=params | {"updates": jnp.int32(0)} | sequences.moments(self.spec),
             optimiser=self.optimiser.init(world),
             replay=windows.init(
                 self.spec, self.num_envs, self.capacity, self.batch_length, choice.lesson
@@ -215,8 +217,9 @@ class MuZero:
 
     def act(self, params, key, timestep: TimeStep, memory, *, explore: bool) -> ActorOutput:
         observation = sequences.see(self.spec, params, timestep.observation)
-        latent = self.world.represent(params["world"], observation)
-        choice = self.plan(params["world"], key, latent, params["updates"], explore=explore)
+        world = params["world" if explore else "slow"]
+        latent = self.world.represent(world, observation)
+        choice = self.plan(world, key, latent, params["updates"], explore=explore)
         return ActorOutput(choice.action, memory, choice.lesson)
 
     def plan(self, world, key, latent, updates, *, explore: bool) -> Choice:
@@ -225,11 +228,12 @@ class MuZero:
         evaluate, step = partial(self.world.evaluate, world), partial(self.world.step, world)
         if not self.samples:
             found = self._search(search_key, evaluate, step, latent, updates, explore)
-            return Choice(found.action, Lesson(found.policy))
+            return Choice(found.action, Lesson(found.policy), found)
         expand, evaluate, step = sampled(partial(self._propose, world), step)
         root = expand(root_key, latent)
         found = self._search(search_key, evaluate, step, root, updates, explore)
-        return Choice(chosen(root.actions, found.action), Lesson(found.policy, root.actions))
+        action = chosen(root.actions, found.action)
+        return Choice(action, Lesson(found.policy, root.actions), found)
 
     def _search(self, key, evaluate, step, root, updates, explore: bool) -> Search:
         search = partial(SEARCHES[self.search], key, evaluate, step, root)
@@ -274,12 +278,10 @@ class MuZero:
         descent, optimiser = self.optimiser.update(grads, state.optimiser, world)
         world = optax.apply_updates(world, descent)
         updates = state.params["updates"] + 1
-        renew = updates % self.target_every == 0
-        target = jax.tree.map(lambda new, old: jnp.where(renew, new, old), world, state.target)
+        slow = optax.incremental_update(world, state.params["slow"], self.slow_rate)
         metrics["grad_norm"] = optax.tree.norm(grads)
         state = state.replace(
-            params=state.params | {"world": world, "updates": updates},
-            target=target,
+            params=state.params | {"world": world, "slow": slow, "updates": updates},
             optimiser=optimiser,
             replay=windows.update(state.replay, place, error + 1e-3, self.priority),
         )
@@ -287,9 +289,9 @@ class MuZero:
 
     def targets(self, state: State, frames: Frame, key) -> Unroll:
         """What the model should say along windows `[batch_length, B, ...]`."""
-        steps = self.unroll
-        latents = self.world.represent(state.target, frames.observation)
-        _, value = self.world.evaluate(state.target, latents)
+        steps, slow = self.unroll, state.params["slow"]
+        latents = self.world.represent(slow, frames.observation)
+        _, value = self.world.evaluate(slow, latents)
         value = jnp.where(frames.is_terminal, 0.0, value)
         returns = jax.vmap(ops.n_step_returns, (1, 1, 1, 1, None), 1)(
             frames.reward[1:],
@@ -302,7 +304,7 @@ class MuZero:
         if again := round(self.reanalysed * self.batch_size):
             roots = latents[: steps + 1, :again]
             flat, updates = roots.reshape(-1, self.latent), state.params["updates"]
-            fresh = self.plan(state.target, key, flat, updates, explore=True).lesson
+            fresh = self.plan(slow, key, flat, updates, explore=True).lesson
             fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, again, *leaf.shape[1:]), fresh)
             lesson = jax.tree.map(lambda old, new: old.at[:, :again].set(new), lesson, fresh)
         # Whether the window's first episode still goes on behind each frame.

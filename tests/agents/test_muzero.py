@@ -28,7 +28,7 @@ SMALL = {
 
 
 def small(env, **fields):
-    return agents.make("muzero", env, "xs", **(SMALL | fields))
+    return agents.make("muzero", env, **(SMALL | fields))
 
 
 def frames(length, batch, num_actions, seed=0):
@@ -54,11 +54,11 @@ def test_targets_match_a_loop_over_episodes(seed):
     state = agent.init(jax.random.key(seed))
     # Values of an untrained world are all zero: let them be anything else.
     noise = partial(jax.random.normal, jax.random.key(1))
-    target = jax.tree.map(lambda leaf: leaf + 0.5 * noise(leaf.shape), state.target)
-    state = state.replace(target=target)
+    slow = jax.tree.map(lambda leaf: leaf + 0.5 * noise(leaf.shape), state.params["slow"])
+    state = state.replace(params=state.params | {"slow": slow})
     seen = frames(agent.batch_length, 64, 2, seed)
     found = agent.targets(state, seen, jax.random.key(2))
-    values = agent.world.evaluate(target, agent.world.represent(target, seen.observation))[1]
+    values = agent.world.evaluate(slow, agent.world.represent(slow, seen.observation))[1]
 
     reward, last, terminal, values = (
         np.asarray(x, np.float64) for x in (seen.reward, seen.is_last, seen.is_terminal, values)
@@ -152,28 +152,31 @@ def test_values_are_the_optimal_ones(probe):
     """Delayed: the discount and the bootstrap. Truncation: V = 1 / (1 − γ) although episodes are
     cut off after ten steps. Both ends: an end on the limit is an end."""
     env = envs.make(probe)
-    agent = small(env, train_ratio=64.0, target_every=20)
+    agent = small(env, train_ratio=64.0)
     state, _ = training.train(agent, env, jax.random.key(0), steps=6000)
     params = state.agent.params
     symbols = params["observation"].normalise(jnp.eye(probe.num_symbols))
-    latents = agent.world.represent(params["world"], symbols)
-    _, value = agent.world.evaluate(params["world"], latents)
+    _, value = agent.world.evaluate(params["slow"], agent.world.represent(params["slow"], symbols))
     np.testing.assert_allclose(value, probe.values(agent.discount), rtol=0.1, atol=0.05)
 
 
-def test_the_copy_is_renewed_now_and_then():
+def test_the_slow_world_follows_and_plays():
     env = envs.make("CartPole-v1")
-    agent = small(env, target_every=3)
+    agent = small(env, slow_rate=0.25)
     state = training.train(agent, env, jax.random.key(0), steps=64)[0].agent
-    since = int(state.params["updates"]) % 3
-    learn = jax.jit(agent.learn)
-    for _ in range(6):
-        before = state.target
-        state, _ = learn(state, jax.random.key(1))
-        since = (since + 1) % 3
-        expected = state.params["world"] if since == 0 else before
-        for a, b in zip(jax.tree.leaves(state.target), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_array_equal(a, b)
+    before = state.params["slow"]
+    state, _ = jax.jit(agent.learn)(state, jax.random.key(1))
+    expected = jax.tree.map(lambda a, b: 0.25 * a + 0.75 * b, state.params["world"], before)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), state.params["slow"], expected)
+
+    other = state.params | {"slow": jax.tree.map(jnp.zeros_like, before)}
+    _, timestep = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 4))
+    for explore in (True, False):
+        policies = [
+            agent.act(params, jax.random.key(2), timestep, (), explore=explore).extras.policy
+            for params in (state.params, other)
+        ]
+        assert np.array_equal(*policies) == explore
 
 
 @pytest.mark.parametrize(

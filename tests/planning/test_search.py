@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import distrax
 import jax
 import jax.numpy as jnp
 import mctx
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from dreamerzero import agents, envs
-from dreamerzero.planning import gumbel_search, puct_search
+from dreamerzero.planning import chosen, gumbel_search, puct_search, sampled
 from dreamerzero.types import Prediction
 
 FORBIDDEN = -1e9
@@ -121,6 +122,55 @@ def test_the_adapter_is_mctx_and_nothing_else():
         np.testing.assert_array_equal(ours.action, theirs.action)
         np.testing.assert_array_equal(ours.policy, theirs.action_weights)
         np.testing.assert_array_equal(ours.value, theirs.search_tree.summary().value)
+
+
+def test_sampled_priors_are_right_on_average():
+    """Four actions by enumeration: drawn from another distribution than the policy, corrected by
+    β̂/β · π they weigh what they weigh in the policy (Hubert et al. 2021, eq. 7)."""
+    policy = jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
+    proposal = distrax.Categorical(logits=0.5 * policy)  # π^(1/2)
+
+    def propose(key, latent):
+        actions = proposal.sample(seed=key, sample_shape=(len(latent), 4000))
+        logits = policy[actions] - proposal.log_prob(actions)
+        return actions, logits, jnp.zeros(len(latent))
+
+    expand, evaluate, _ = sampled(propose, None)
+    root = expand(jax.random.key(0), jnp.zeros(2))
+    prior = jax.nn.softmax(evaluate(root)[0])
+    weight = jax.vmap(lambda p, a: jnp.bincount(a, p, length=4))(prior, root.actions)
+    np.testing.assert_allclose(weight, np.tile([0.1, 0.2, 0.3, 0.4], (2, 1)), atol=0.02)
+
+
+def test_a_sampled_search_steps_through_the_actions_it_drew():
+    """Nodes hold what the world says of the actions themselves, and fresh proposals. Rewards
+    prefer 0.6 in every state: the best of what was drawn is chosen."""
+
+    def propose(key, latent):
+        actions = jax.random.uniform(key, (len(latent), 8), minval=-1.0, maxval=1.0)
+        return actions, jnp.zeros(actions.shape), jnp.zeros(len(latent))
+
+    def step(key, action, latent):
+        reward = -jnp.square(action - 0.6)
+        return Prediction(reward, jnp.zeros(action.shape)), 2.0 * latent + action
+
+    expand, evaluate, step_to_node = sampled(propose, step)
+    root = expand(jax.random.key(0), jnp.linspace(0.0, 1.0, 5))
+    found = gumbel_search(
+        jax.random.key(1), evaluate, step_to_node, root, simulations=64, considered=8, scale=0.0
+    )
+    best = jnp.argmin(jnp.abs(root.actions - 0.6), axis=1)
+    np.testing.assert_array_equal(found.action, best)
+    np.testing.assert_array_equal(
+        chosen(root.actions, found.action), root.actions[jnp.arange(5), best]
+    )
+    tree = found.tree
+    actions, latents = tree.embeddings.actions, tree.embeddings.latent
+    for b, parent, place in np.argwhere(np.asarray(tree.children_index) >= 0)[:100]:
+        child = tree.children_index[b, parent, place]
+        expected = 2.0 * latents[b, parent] + actions[b, parent, place]
+        np.testing.assert_allclose(latents[b, child], expected, rtol=1e-5)
+    assert not np.allclose(actions[:, 0], actions[:, 1])
 
 
 def test_a_dreamer_can_be_searched():

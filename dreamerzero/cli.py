@@ -60,6 +60,8 @@ class Train:
     """Environment steps for each action of the agent. STEPS counts them all."""
     eval_every: int | None = None
     """Steps between two evaluations; a tenth of STEPS if omitted."""
+    replay: Path | None = None
+    """Learn only from what the run in this folder has seen, as much as in STEPS steps."""
     checkpoint_every: float = 30.0
     """Seconds between two checkpoints."""
     resume: bool = False
@@ -138,6 +140,7 @@ def train(argv: list[str]) -> None:
         old = configs.read(Path(run_dir))
         shared = ("env", "steps", "seed", "num_seeds", "action_repeat", "eval_every")
         defaults = {setting: getattr(old, setting) for setting in shared}
+        defaults["replay"] = old.replay and Path(old.replay)
         name, fields = name or old.agent, {} if preset else old.fields
         preset = preset or old.preset
     if name is None and {"-h", "--help"} & {*argv}:
@@ -166,6 +169,7 @@ def train(argv: list[str]) -> None:
         num_seeds=options.num_seeds,
         eval_every=options.eval_every,
         preset=preset,
+        replay=options.replay and str(options.replay),
     )
     run_dir = options.run_dir or Path("runs") / _folder_name(config)
     summary = runner.run(
@@ -264,7 +268,7 @@ def list_agents(argv: list[str]) -> None:
     _parse(ListAgents, argv, "agents", ListAgents.__doc__)
     for name, kind in AGENTS.items():
         about = inspect.getdoc(kind).partition("\n")[0]
-        print(f"{name:<10} {about}  Presets: {', '.join(kind.PRESETS)}.")
+        print(f"{name:<15} {about}  Presets: {', '.join(kind.PRESETS)}.")
 
 
 def list_envs(argv: list[str]) -> None:

@@ -13,6 +13,7 @@ from dreamerzero.agents.dreamer_v2 import DreamerV2
 from dreamerzero.agents.dyna import Dyna
 from dreamerzero.agents.muzero import MuZero
 from dreamerzero.agents.muzero_puct import MuZeroPUCT
+from dreamerzero.agents.muzero_reanalyse import MuZeroReanalyse
 from dreamerzero.agents.muzero_sampled import MuZeroSampled
 from dreamerzero.agents.planet import PlaNet
 from dreamerzero.types import Agent, UsageError
@@ -25,6 +26,7 @@ AGENTS: dict[str, type] = {
     "dreamer": Dreamer,
     "muzero": MuZero,
     "muzero-puct": MuZeroPUCT,
+    "muzero-reanalyse": MuZeroReanalyse,
     "muzero-sampled": MuZeroSampled,
 }
 

@@ -290,9 +290,17 @@ class MuZero:
     def targets(self, state: State, frames: Frame, key) -> Unroll:
         """What the model should say along windows `[batch_length, B, ...]`."""
         steps, slow = self.unroll, state.params["slow"]
-        latents = self.world.represent(slow, frames.observation)
-        _, value = self.world.evaluate(slow, latents)
-        value = jnp.where(frames.is_terminal, 0.0, value)
+        lanes = jnp.arange(frames.reward.shape[1])
+        # Where each return is bootstrapped: n steps on, or at the episode's last frame before. Only
+        # these frames are looked at, not all of the window.
+        times = jnp.arange(self.batch_length)[:, None]
+        ends = jnp.where(frames.is_last, times, self.batch_length)
+        next_end = jax.lax.cummin(ends, axis=0, reverse=True)[1 : steps + 2]
+        until = jnp.minimum(next_end, times[: steps + 1] + self.td_steps)
+        _, value = self.world.evaluate(
+            slow, self.world.represent(slow, frames.observation[until, lanes])
+        )
+        value = jnp.zeros_like(frames.reward).at[until, lanes].set(value)
         returns = jax.vmap(ops.n_step_returns, (1, 1, 1, 1, None), 1)(
             frames.reward[1:],
             self.discount * (1.0 - frames.is_terminal[1:]),
@@ -302,9 +310,9 @@ class MuZero:
         )
         lesson = jax.tree.map(lambda leaf: leaf[: steps + 1], frames.context)
         if again := round(self.reanalysed * self.batch_size):
-            roots = latents[: steps + 1, :again]
-            flat, updates = roots.reshape(-1, self.latent), state.params["updates"]
-            fresh = self.plan(slow, key, flat, updates, explore=True).lesson
+            seen = frames.observation[: steps + 1, :again]
+            roots = self.world.represent(slow, seen.reshape(-1, *seen.shape[2:]))
+            fresh = self.plan(slow, key, roots, state.params["updates"], explore=True).lesson
             fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, again, *leaf.shape[1:]), fresh)
             lesson = jax.tree.map(lambda old, new: old.at[:, :again].set(new), lesson, fresh)
         # Whether the window's first episode still goes on behind each frame.

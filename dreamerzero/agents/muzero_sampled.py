@@ -21,5 +21,7 @@ from dreamerzero.types import static
 class MuZeroSampled(MuZero):
     """Sampled MuZero for a few continuous actions; discrete ones are sampled too."""
 
-    samples: int = static(20)
-    considered: int = static(20)
+    samples: int = static(16)
+    td_steps: int = static(10)
+    support: int = static(30)
+    discount: float = 0.99

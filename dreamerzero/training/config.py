@@ -23,7 +23,8 @@ class RunConfig:
 
     `fields` are all of the agent's hyperparameters, `steps` and `eval_every` environment steps over
     all parallel environments of one seed, `action_repeat` of them for each action; the lanes are
-    seeds `seed … seed + num_seeds − 1`.
+    seeds `seed … seed + num_seeds − 1`. With `replay`, the folder of another run, nothing is
+    collected, and the steps only say how much is learnt.
     """
 
     agent: str
@@ -35,6 +36,7 @@ class RunConfig:
     fields: dict
     preset: str | None = None
     action_repeat: int = 1
+    replay: str | None = None
     eval_episodes: int = EPISODES
     version: str = __version__
 
@@ -56,6 +58,7 @@ def make(
     num_seeds: int = 1,
     eval_every: int | None = None,
     preset: str | None = None,
+    replay: str | None = None,
 ) -> RunConfig:
     """The config of a run of `agent` in `env`.
 
@@ -84,6 +87,7 @@ def make(
         fields,
         preset,
         action_repeat=env.action_repeat,
+        replay=replay,
     )
 
 

@@ -25,7 +25,7 @@ from flax import struct
 
 from dreamerzero import __version__
 from dreamerzero.replay import memory
-from dreamerzero.training import checkpoints, dreams, evaluation, metrics, program
+from dreamerzero.training import checkpoints, dreams, evaluation, metrics, offline, program
 from dreamerzero.training import config as configs
 from dreamerzero.training.config import RunConfig
 from dreamerzero.training.devices import describe
@@ -110,6 +110,8 @@ def run(
     size = memory.nbytes(shapes)
     memory.require(size, f"{config.num_seeds} × {config.agent} on {config.env}")
     if not resumes:
+        if config.replay:
+            offline.check(shapes.agent, config)
         run_dir.mkdir(parents=True, exist_ok=True)
         config.write(run_dir)
     with Display(quiet) as display, _signals() as signals:
@@ -137,6 +139,8 @@ class _Run:
         self.agent, self.env, self.config, self.run_dir = agent, env, config, run_dir
         self.shapes, self.display, self.signals = shapes, display, signals
         self.phases = agent.phases(config.steps // env.action_repeat)
+        if config.replay:
+            self.phases = offline.phases(self.phases)
         self.steps_each = agent.num_envs * env.action_repeat  # taken for each that is collected
         self.plan = stops(self.phases, self.steps_each, config.eval_every)
         self.position = Position()
@@ -284,6 +288,8 @@ class _Run:
     def _start(self) -> Carry:
         args = self.agent, self.env, self.config.keys()
         state = self._compiled("start", start, *args)(*args)
+        if self.config.replay:
+            state = state.replace(agent=offline.adopt(state.agent, self.config))
         return Carry(state, self._zeros())
 
     def _zeros(self) -> Metrics:
@@ -319,7 +325,9 @@ class _Run:
         returns = metrics.read(self.run_dir, "eval")[-1]["returns"]
         params = jax.tree.leaves(self.shapes.agent.params)
         replayed = getattr(self.agent, "replayed_per_update", None)
-        actions = end.step / config.action_repeat
+        ratio = None  # of learning without steps, or of an agent that counts no replayed ones
+        if replayed and end.step:
+            ratio = end.updates * replayed / (end.step / config.action_repeat)
         return {
             "agent": config.agent,
             "env": config.env,
@@ -331,7 +339,7 @@ class _Run:
             "compile_s": position.compile_s,
             "env_steps_per_s": end.step * config.num_seeds / position.train_s,
             "updates": end.updates,
-            "replay_ratio": None if replayed is None else end.updates * replayed / actions,
+            "replay_ratio": ratio,
             "parameters": sum(math.prod(leaf.shape[1:]) for leaf in params),
             "preset": config.preset,
             "device": describe(),
@@ -387,8 +395,11 @@ def _announcement(config: RunConfig, shapes, size: int) -> str:
     seeds = f"seed {config.seed}"
     if config.num_seeds > 1:
         seeds = f"seeds {config.seed} … {config.seed + config.num_seeds - 1}"
+    much = f"{config.steps:,} steps each"
+    if config.replay:
+        much = f"from the replay of {config.replay}, as much as in {much}"
     return (
-        f"{config.agent} ({config.preset}) on {config.env}, {seeds}, {config.steps:,} steps each, "
+        f"{config.agent} ({config.preset}) on {config.env}, {seeds}, {much}, "
         f"{memory.readable(size)} of memory{kept}"
     )
 

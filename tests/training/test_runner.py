@@ -17,6 +17,7 @@ from dreamerzero.training import config as configs
 from dreamerzero.training.progress import Display
 from dreamerzero.types import UsageError, static
 from tests.agents.test_dreamer import TINY
+from tests.agents.test_muzero import SMALL
 from tests.toy import Toy
 from tests.training.conftest import STEPS
 
@@ -76,15 +77,18 @@ def test_chunks_are_the_whole(straight, agent, env, make_config, same):
     assert same(jax.tree.map(lambda leaf: leaf[1], lanes), single)
 
 
-def test_dreamer_in_lanes_and_chunks_is_dreamer_alone_and_whole(tmp_path, same, few_rows):
-    """To the bit, though its networks would round differently side by side."""
+@pytest.mark.parametrize(("name", "fields"), [("dreamer", TINY), ("muzero", SMALL)])
+def test_networks_in_lanes_and_chunks_are_those_alone_and_whole(
+    name, fields, tmp_path, same, few_rows
+):
+    """To the bit, though they would round differently side by side."""
     env = envs.make("CartPole-v1")
-    agent = agents.make("dreamer", env, "xs", **TINY)
+    agent = agents.make(name, env, **fields)
     steps = 800
     states, returns = {}, {}
     for seeds in (range(4), range(1, 2)):
         config = configs.make(
-            "dreamer", agent, env, steps, seed=seeds[0], num_seeds=len(seeds), eval_every=400
+            name, agent, env, steps, seed=seeds[0], num_seeds=len(seeds), eval_every=400
         )
         run_dir = tmp_path / str(len(seeds))
         run(agent, env, config, run_dir)

@@ -1,0 +1,72 @@
+"""Learning from what another run has seen. Nothing is collected; all else is as in any run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+
+from dreamerzero.training import checkpoints, program
+from dreamerzero.training import config as configs
+from dreamerzero.training.config import RunConfig
+from dreamerzero.types import Phase, UsageError
+
+
+def phases(online: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    """What a plan learns, without its steps."""
+    return tuple(phase._replace(collect=0) for phase in online if phase.learn)
+
+
+def check(shapes, config: RunConfig) -> None:
+    """Whether an agent's learning state of these shapes can go on from the run in `config.replay`.
+
+    Raises:
+      UsageError: if the agent keeps no replay; if that run is in another environment, has other
+        seeds side by side or no checkpoint yet; or if its agent keeps another replay.
+    """
+    if not hasattr(shapes, "replay"):
+        raise UsageError(f"{config.agent} keeps no replay: leave out --replay.")
+    source = configs.read(Path(config.replay))
+    for name in ("env", "action_repeat", "num_seeds"):
+        given, there = getattr(config, name), getattr(source, name)
+        if given != there:
+            raise UsageError(f"{config.replay} holds a run with {name} {there}; got {given}.")
+    agent, env = configs.build(source)
+    theirs = jax.eval_shape(jax.vmap(program.start, (None, None, 0)), agent, env, config.keys())
+    replay = getattr(theirs.agent, "replay", None)
+    if replay is None or _signature(replay) != _signature(shapes.replay):
+        raise UsageError(
+            f"{config.agent} cannot learn from the replay of {source.agent} in {config.replay}: "
+            f"they differ in {_differences(source.fields, config.fields)}."
+        )
+    _checkpoint(config)
+
+
+def adopt(state, config: RunConfig):
+    """An agent's learning state, leaves `[K, ...]`, with the replay of the run in `config.replay`
+    and, where it has any, the running moments of what lies in there."""
+    checkpoint = _checkpoint(config)
+    replay = checkpoints.restore(checkpoint, state.replay, at=".state.agent.replay")
+    params = state.params
+    if moments := params.get("observation"):
+        at = ".state.agent.params['observation']"
+        params = params | {"observation": checkpoints.restore(checkpoint, moments, at=at)}
+    return state.replace(replay=replay, params=params)
+
+
+def _checkpoint(config: RunConfig) -> Path:
+    checkpoint = checkpoints.latest(Path(config.replay) / "checkpoints")
+    if checkpoint is None:
+        raise UsageError(f"{config.replay} has no checkpoint yet: train it first.")
+    return checkpoint
+
+
+def _signature(tree):
+    """What has to agree of two replays."""
+    return jax.tree.structure(tree), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+
+
+def _differences(theirs: dict, ours: dict) -> str:
+    names = [name for name in theirs if name in ours and theirs[name] != ours[name]]
+    listed = [f"{name} ({theirs[name]} there, {ours[name]} here)" for name in names]
+    return ", ".join(listed) or "what they keep"

@@ -1,0 +1,88 @@
+"""Learning from another run's replay."""
+
+import jax
+import numpy as np
+import pytest
+
+from dreamerzero import agents, envs
+from dreamerzero.envs.probes import ActionProbe
+from dreamerzero.training import checkpoints, metrics, program, runner
+from dreamerzero.training import config as configs
+from dreamerzero.types import UsageError
+from tests.agents.test_muzero import SMALL
+
+FIELDS = SMALL | {"train_ratio": 32.0}
+
+
+def run(name, run_dir, env, steps=600, fields=FIELDS, **settings):
+    env = envs.make(env)
+    agent = agents.make(name, env, **fields)
+    config = configs.make(name, agent, env, steps, **settings)
+    return agent, env, config, runner.run(agent, env, config, run_dir, quiet=True)
+
+
+def final(agent, env, config, run_dir):
+    """The agent's learning state at the end, leaves `[K, ...]`."""
+    shapes = jax.eval_shape(jax.vmap(program.start, (None, None, 0)), agent, env, config.keys())
+    checkpoint = checkpoints.latest(run_dir / "checkpoints")
+    return checkpoints.restore(checkpoint, shapes.agent, at=".state.agent")
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """A run whose own learning is of no use: its learning rate is zero."""
+    run_dir = tmp_path_factory.mktemp("played") / "run"
+    return run_dir, run("muzero", run_dir, ActionProbe(), fields=FIELDS | {"learning_rate": 0.0})
+
+
+def test_it_learns_and_takes_no_step(played, tmp_path):
+    source_dir, (*source, summary) = played
+    assert summary["return_mean"] < 0.9
+    settings = {"steps": 1200, "replay": str(source_dir)}
+    *offline, summary = run("muzero-reanalyse", tmp_path / "run", ActionProbe(), **settings)
+    assert summary["return_mean"] == 1.0
+    assert (summary["steps"], summary["replay_ratio"], summary["env_steps_per_s"]) == (0, None, 0)
+    assert summary["updates"] == sum(p.iterations * p.repeats for p in offline[0].phases(1200)[1:])
+    rows = metrics.read(tmp_path / "run", "train")
+    assert "episodes" not in rows[0]["metrics"]
+    before, after = final(*source, source_dir), final(*offline, tmp_path / "run")
+    for a, b in zip(
+        jax.tree.leaves((before.replay.streams, before.params["observation"])),
+        jax.tree.leaves((after.replay.streams, after.params["observation"])),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    # The command line remembers what it learnt from, and a finished run is only shown again.
+    assert configs.read(tmp_path / "run").replay == str(source_dir)
+    assert run("muzero-reanalyse", tmp_path / "run", ActionProbe(), **settings)[-1] == summary
+
+
+@pytest.mark.parametrize(
+    ("env", "fields", "settings", "message"),
+    [
+        ("CartPole-v1", {}, {}, "a run with env .*ActionProbe; got CartPole-v1"),
+        (ActionProbe(), {}, {"num_seeds": 2}, "num_seeds 1; got 2"),
+        (ActionProbe(), {"capacity": 2000}, {}, r"capacity \(4000 there, 2000 here\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(env, fields, settings, message, played, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        run(
+            "muzero-reanalyse",
+            tmp_path / "run",
+            env,
+            fields=FIELDS | fields,
+            replay=str(played[0]),
+            **settings,
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_agent_without_a_replay_is_refused(played, tmp_path):
+    with pytest.raises(UsageError, match="dyna keeps no replay"):
+        run("dyna", tmp_path / "run", "DynaMaze-v0", fields={}, replay=str(played[0]))
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="not a run folder"):
+        run("muzero", tmp_path / "run", ActionProbe(), replay=str(tmp_path / "nothing"))

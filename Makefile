@@ -42,7 +42,9 @@ bench: $(STAMP)
 	@$(BIN)/python benchmarks/dyna_speed.py
 	@$(BIN)/python benchmarks/train_speed.py dyna
 	@$(BIN)/python benchmarks/train_speed.py dreamer
+	@$(BIN)/python benchmarks/train_speed.py muzero
 	@$(BIN)/python benchmarks/dreamer_step.py
+	@$(BIN)/python benchmarks/search_speed.py
 
 clean:
 	@rm -rf .venv

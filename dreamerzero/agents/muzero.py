@@ -289,32 +289,8 @@ class MuZero:
 
     def targets(self, state: State, frames: Frame, key) -> Unroll:
         """What the model should say along windows `[batch_length, B, ...]`."""
-        steps, slow = self.unroll, state.params["slow"]
-        lanes = jnp.arange(frames.reward.shape[1])
-        # Where each return is bootstrapped: n steps on, or at the episode's last frame before. Only
-        # these frames are looked at, not all of the window.
-        times = jnp.arange(self.batch_length)[:, None]
-        ends = jnp.where(frames.is_last, times, self.batch_length)
-        next_end = jax.lax.cummin(ends, axis=0, reverse=True)[1 : steps + 2]
-        until = jnp.minimum(next_end, times[: steps + 1] + self.td_steps)
-        _, value = self.world.evaluate(
-            slow, self.world.represent(slow, frames.observation[until, lanes])
-        )
-        value = jnp.zeros_like(frames.reward).at[until, lanes].set(value)
-        returns = jax.vmap(ops.n_step_returns, (1, 1, 1, 1, None), 1)(
-            frames.reward[1:],
-            self.discount * (1.0 - frames.is_terminal[1:]),
-            value[1:],
-            1.0 - frames.is_last[1:],
-            self.td_steps,
-        )
-        lesson = jax.tree.map(lambda leaf: leaf[: steps + 1], frames.context)
-        if again := round(self.reanalysed * self.batch_size):
-            seen = frames.observation[: steps + 1, :again]
-            roots = self.world.represent(slow, seen.reshape(-1, *seen.shape[2:]))
-            fresh = self.plan(slow, key, roots, state.params["updates"], explore=True).lesson
-            fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, again, *leaf.shape[1:]), fresh)
-            lesson = jax.tree.map(lambda old, new: old.at[:, :again].set(new), lesson, fresh)
+        steps = self.unroll
+        lesson = self._lesson(state, frames, key)
         # Whether the window's first episode still goes on behind each frame.
         on = jnp.cumprod(1.0 - frames.is_last[: steps + 1], axis=0)
         return Unroll(
@@ -324,9 +300,42 @@ class MuZero:
             going_on=~frames.is_terminal[1 : steps + 1],
             stepped=on[:-1],
             policy=lesson.policy,
-            value=returns,
+            value=self._returns(state, frames),
             decided=on,
             sampled=lesson.actions,
+        )
+
+    def _lesson(self, state: State, frames: Frame, key) -> Lesson:
+        """What the searches in the first frames `[unroll + 1, B, ...]` teach: those that were made
+        when they were played, or new ones by the slow world."""
+        lesson = jax.tree.map(lambda leaf: leaf[: self.unroll + 1], frames.context)
+        if again := round(self.reanalysed * self.batch_size):
+            slow = state.params["slow"]
+            seen = frames.observation[: self.unroll + 1, :again]
+            roots = self.world.represent(slow, seen.reshape(-1, *seen.shape[2:]))
+            fresh = self.plan(slow, key, roots, state.params["updates"], explore=True).lesson
+            fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, again, *leaf.shape[1:]), fresh)
+            lesson = jax.tree.map(lambda old, new: old.at[:, :again].set(new), lesson, fresh)
+        return lesson
+
+    def _returns(self, state: State, frames: Frame):
+        """n-step returns `[unroll + 1, B]` of the first frames, bootstrapped by the slow world."""
+        slow, lanes = state.params["slow"], jnp.arange(frames.reward.shape[1])
+        # Looked at are only the frames that returns are bootstrapped in, not all of the window:
+        # n steps on, or the episode's last frame if it comes before.
+        times = jnp.arange(self.batch_length)[:, None]
+        ends = jnp.where(frames.is_last, times, self.batch_length)
+        next_end = jax.lax.cummin(ends, axis=0, reverse=True)[1 : self.unroll + 2]
+        until = jnp.minimum(next_end, times[: self.unroll + 1] + self.td_steps)
+        latents = self.world.represent(slow, frames.observation[until, lanes])
+        _, value = self.world.evaluate(slow, latents)
+        value = jnp.zeros_like(frames.reward).at[until, lanes].set(value)
+        return jax.vmap(ops.n_step_returns, (1, 1, 1, 1, None), 1)(
+            frames.reward[1:],
+            self.discount * (1.0 - frames.is_terminal[1:]),
+            value[1:],
+            1.0 - frames.is_last[1:],
+            self.td_steps,
         )
 
     def phases(self, steps: int) -> tuple[Phase, ...]:

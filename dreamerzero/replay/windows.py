@@ -48,9 +48,9 @@ def add(replay: Windows, rollout: Rollout) -> Windows:
     and those that got their last one can."""
     streams = sequence.add(replay.streams, rollout)
     before, after = replay.streams.head, streams.head
-    # From the first window that was not complete to the last frame that can be new.
-    reach = 2 * len(rollout.action) + replay.length - 1
-    start = before[:, None] - (replay.length - 1) + jnp.arange(reach)
+    # Windows that the new frames may complete, and those that begin with a new frame.
+    new = jnp.arange(2 * len(rollout.action))
+    start = before[:, None] + jnp.concatenate([new - (replay.length - 1), new])
     start = jnp.minimum(start, after[:, None] - 1)  # there were fewer frames: again the last one
     oldest = after - streams.size
     complete = (start >= oldest[:, None]) & (start + replay.length <= after[:, None])

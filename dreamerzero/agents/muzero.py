@@ -31,6 +31,7 @@ from flax import struct
 from dreamerzero import ops
 from dreamerzero.agents import sequences
 from dreamerzero.nn import distributions
+from dreamerzero.nn.optimisers import falling
 from dreamerzero.planning import Search, chosen, gumbel_search, puct_search, sampled
 from dreamerzero.replay import windows
 from dreamerzero.replay.sequence import Frame
@@ -128,7 +129,9 @@ class MuZero:
     slow_rate: float = 0.02
     """rate at which the slow world follows"""
     learning_rate: float = 2e-3
-    """of AdamW"""
+    """of AdamW, at first"""
+    falling: float = 3000.0
+    """updates after which the learning rate has fallen to 1/√2, then slower and slower"""
     weight_decay: float = 1e-4
     """of AdamW"""
     clip: float = 5.0
@@ -187,7 +190,7 @@ class MuZero:
     def optimiser(self) -> optax.GradientTransformation:
         return optax.chain(
             optax.clip_by_global_norm(self.clip),
-            optax.adamw(self.learning_rate, weight_decay=self.weight_decay),
+            optax.adamw(falling(self.learning_rate, self.falling), weight_decay=self.weight_decay),
         )
 
     @property

@@ -35,3 +35,8 @@ def laprop(learning_rate, beta1=0.9, beta2=0.999, eps=1e-20) -> optax.GradientTr
 def rising(learning_rate, warmup):
     """A learning rate that reaches its value after `warmup` updates, linearly."""
     return lambda count: learning_rate * jnp.minimum(1.0, (count + 1) / warmup)
+
+
+def falling(learning_rate, updates):
+    """A learning rate that falls like 1 / √(1 + count / `updates`): ever slower, and never to 0."""
+    return lambda count: learning_rate / jnp.sqrt(1.0 + count / updates)

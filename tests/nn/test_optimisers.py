@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dreamerzero.nn.optimisers import clip_by_tensor_norm, laprop, rising
+from dreamerzero.nn.optimisers import clip_by_tensor_norm, falling, laprop, rising
 
 
 def test_agc_and_laprop_match_a_float64_loop():
@@ -45,3 +45,8 @@ def test_a_small_gradient_is_not_clipped():
     np.testing.assert_array_equal(clipped["w"], grads["w"])
     clipped, _ = clip.update({"w": 100.0 * jnp.ones(4)}, clip.init(params), params)
     np.testing.assert_allclose(jnp.linalg.norm(clipped["w"]), 0.3 * 2.0, rtol=1e-5)
+
+
+def test_a_falling_rate_never_reaches_zero():
+    rate = falling(0.1, 1000.0)
+    np.testing.assert_allclose([rate(0), rate(3000), rate(99_000)], [0.1, 0.05, 0.01], rtol=1e-6)

@@ -266,9 +266,10 @@ def list_agents(argv: list[str]) -> None:
     from dreamerzero.agents import AGENTS
 
     _parse(ListAgents, argv, "agents", ListAgents.__doc__)
+    width = max(map(len, AGENTS))
     for name, kind in AGENTS.items():
         about = inspect.getdoc(kind).partition("\n")[0]
-        print(f"{name:<15} {about}  Presets: {', '.join(kind.PRESETS)}.")
+        print(f"{name:<{width}} {about}  Presets: {', '.join(kind.PRESETS)}.")
 
 
 def list_envs(argv: list[str]) -> None:

@@ -70,10 +70,11 @@ def test_the_python_runs_from_top_to_bottom(folder, monkeypatch, capsys):
     namespace = {"__name__": "readme"}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), namespace)
-    *_, maze_return, wandered, shape = capsys.readouterr().out.splitlines()
+    *_, maze_return, wandered, shape, actions = capsys.readouterr().out.splitlines()
     assert float(maze_return) == 1.0  # the trained agent finds the goal
     assert float(wandered) == 800
     assert shape == "(15, 32)"
+    assert re.fullmatch(r"\[[01] [01] [01] [01]\]", actions)
 
 
 def test_the_targets_exist():

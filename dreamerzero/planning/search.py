@@ -77,7 +77,7 @@ def puct_search(
 ) -> Search:
     """MuZero as published (Schrittwieser et al. 2020, appendix B): PUCT with noise at the root.
 
-    The policy is the share of visits, sharpened by the temperature; the action is drawn from it.
+    The policy is the share of visits; the action is drawn from it, sharpened by the temperature.
 
     Args:
       latent: where to search from, leaves `[B, ...]`.

@@ -109,14 +109,14 @@ def run(
     shapes = jax.eval_shape(start, agent, env, config.keys())
     size = memory.nbytes(shapes)
     memory.require(size, f"{config.num_seeds} × {config.agent} on {config.env}")
-    if not resumes:
-        if config.replay:
-            offline.check(shapes.agent, config)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        config.write(run_dir)
+    if config.replay and not resumes:
+        offline.check(shapes.agent, config)
     with Display(quiet) as display, _signals() as signals:
-        display.say(_announcement(config, shapes, size))
         work = _Run(agent, env, config, run_dir, shapes, display, signals)
+        if not resumes:  # only now: a run that cannot be planned leaves no folder
+            run_dir.mkdir(parents=True, exist_ok=True)
+            config.write(run_dir)
+        display.say(_announcement(config, shapes, size))
         return work.go(checkpoint_every, tensorboard)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -77,18 +78,24 @@ def test_chunks_are_the_whole(straight, agent, env, make_config, same):
     assert same(jax.tree.map(lambda leaf: leaf[1], lanes), single)
 
 
-@pytest.mark.parametrize(("name", "fields"), [("dreamer", TINY), ("muzero", SMALL)])
-def test_networks_in_lanes_and_chunks_are_those_alone_and_whole(
-    name, fields, tmp_path, same, few_rows
-):
-    """To the bit, though they would round differently side by side."""
+def test_a_run_that_cannot_be_planned_leaves_no_folder(tmp_path):
     env = envs.make("CartPole-v1")
-    agent = agents.make(name, env, **fields)
+    agent = agents.make("muzero", env, **SMALL)
+    config = configs.make("muzero", agent, env, 8)
+    with pytest.raises(UsageError, match="at least"):
+        run(agent, env, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_dreamer_in_lanes_and_chunks_is_dreamer_alone_and_whole(tmp_path, same, few_rows):
+    """To the bit, though its networks would round differently side by side."""
+    env = envs.make("CartPole-v1")
+    agent = agents.make("dreamer", env, "xs", **TINY)
     steps = 800
     states, returns = {}, {}
     for seeds in (range(4), range(1, 2)):
         config = configs.make(
-            name, agent, env, steps, seed=seeds[0], num_seeds=len(seeds), eval_every=400
+            "dreamer", agent, env, steps, seed=seeds[0], num_seeds=len(seeds), eval_every=400
         )
         run_dir = tmp_path / str(len(seeds))
         run(agent, env, config, run_dir)
@@ -99,6 +106,26 @@ def test_networks_in_lanes_and_chunks_are_those_alone_and_whole(
         assert same(jax.tree.map(lambda leaf, i=lane: leaf[i], states[lanes]), whole)
     np.testing.assert_array_equal(returns[4][:, 1], returns[1][:, 0])
     assert not np.array_equal(returns[4][:, 0], returns[4][:, 1])
+
+
+def test_muzero_in_chunks_is_muzero_whole_and_lanes_differ_by_rounding(tmp_path, same, few_rows):
+    env = envs.make("CartPole-v1")
+    agent = agents.make("muzero", env, **SMALL)
+    states = {}
+    for seeds in (range(2), range(1, 2)):
+        config = configs.make("muzero", agent, env, 120, seed=seeds[0], num_seeds=len(seeds))
+        run_dir = tmp_path / str(len(seeds))
+        run(agent, env, config, run_dir)
+        states[len(seeds)] = final(agent, env, config, run_dir)
+    whole, _ = training.train(agent, env, jax.random.key(1), steps=120)
+    assert same(jax.tree.map(lambda leaf: leaf[0], states[1]), whole)
+    lane = jax.tree.map(lambda leaf: leaf[1], states[2])
+    assert same(lane.agent.replay.streams.frames.action, whole.agent.replay.streams.frames.action)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4),
+        lane.agent.params,
+        whole.agent.params,
+    )
 
 
 def test_rows_are_the_metrics_of_the_whole(straight, agent, env):

@@ -48,7 +48,7 @@ from dreamerzero.types import (
 )
 from dreamerzero.worlds.value_equivalent import Unroll, ValueEquivalent
 
-SEARCHES = {"gumbel": gumbel_search, "puct": puct_search}
+CHOICES = {"search": ("gumbel", "puct")}
 
 
 @struct.dataclass
@@ -166,7 +166,7 @@ class MuZero:
                 f"muzero searches over discrete actions; {self.spec.name} wants "
                 f"{self.spec.action}. Try muzero-sampled there."
             )
-        sequences.check_choices(self, {"search": tuple(SEARCHES)})
+        sequences.check_choices(self, CHOICES)
         for field in ("simulations", "considered", "unroll", "td_steps"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
@@ -239,13 +239,22 @@ class MuZero:
         return Choice(action, Lesson(found.policy, root.actions), found)
 
     def _search(self, key, evaluate, step, root, updates, explore: bool) -> Search:
-        search = partial(SEARCHES[self.search], key, evaluate, step, root)
         if self.search == "gumbel":
-            return search(
-                simulations=self.simulations, considered=self.considered, scale=float(explore)
+            return gumbel_search(
+                key,
+                evaluate,
+                step,
+                root,
+                simulations=self.simulations,
+                considered=self.considered,
+                scale=float(explore),
             )
         temperature = jnp.maximum(0.25, 1.0 - 0.75 * updates / self.cooling)
-        return search(
+        return puct_search(
+            key,
+            evaluate,
+            step,
+            root,
             simulations=self.simulations,
             noise=self.noise * explore,
             concentration=self.concentration,

@@ -110,7 +110,7 @@ def sample(
     Returns:
       The replay with its queue moved on, frames `[length, batch_size, ...]`, and their place.
     """
-    num_envs, capacity = replay.frames.reward.shape
+    num_envs = len(replay.head)
     oldest = replay.head - replay.size
     stream_key, start_key = jax.random.split(key)
     stream = jax.random.randint(stream_key, (batch_size,), 0, num_envs)
@@ -126,9 +126,16 @@ def sample(
     start = start.at[: queue.size].set(jnp.where(online, fresh[queue], start[: queue.size]))
     fresh = fresh.at[queue].add(jnp.where(online, length - 1, 0))
 
-    place = Place(stream, (start + jnp.arange(length)[:, None]) % capacity)
-    frames = jax.tree.map(lambda store: store[stream, place.slot], replay.frames)
+    frames, place = take(replay, stream, start, length)
     return replay.replace(fresh=fresh), frames, place
+
+
+def take(replay: SequenceReplay, stream, start, length: int) -> tuple[Frame, Place]:
+    """The windows of `length` frames that begin at `start [B]` of `stream [B]`: their frames
+    `[length, B, ...]`, and their place."""
+    capacity = replay.frames.reward.shape[1]
+    place = Place(stream, (start + jnp.arange(length)[:, None]) % capacity)
+    return jax.tree.map(lambda store: store[stream, place.slot], replay.frames), place
 
 
 def write_back(replay: SequenceReplay, place: Place, context) -> SequenceReplay:

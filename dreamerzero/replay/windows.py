@@ -55,7 +55,9 @@ def add(replay: Windows, rollout: Rollout) -> Windows:
     oldest = after - streams.size
     complete = (start >= oldest[:, None]) & (start + replay.length <= after[:, None])
     masses = jnp.where(complete, replay.largest, 0.0)
-    tree = sum_tree.write(replay.tree, _leaves(streams, start).ravel(), masses.ravel())
+    stream = jnp.arange(len(before))[:, None]
+    leaves = _leaves(streams, stream, start)
+    tree = sum_tree.write(replay.tree, leaves.ravel(), masses.ravel())
     return replay.replace(streams=streams, tree=tree)
 
 
@@ -67,9 +69,7 @@ def sample(replay: Windows, key, batch_size: int, beta) -> Sample:
     """
     capacity = replay.streams.frames.reward.shape[1]
     leaf, probability = sum_tree.draw(replay.tree, key, batch_size)
-    stream, start = leaf // capacity, leaf % capacity
-    place = Place(stream, (start + jnp.arange(replay.length)[:, None]) % capacity)
-    frames = jax.tree.map(lambda store: store[stream, place.slot], replay.streams.frames)
+    frames, place = sequence.take(replay.streams, leaf // capacity, leaf % capacity, replay.length)
     number = jnp.sum(jnp.maximum(replay.streams.size - replay.length + 1, 0))
     return Sample(frames, place, sum_tree.weights(probability, number, beta))
 
@@ -81,12 +81,12 @@ def update(replay: Windows, place: Place, priorities, alpha) -> Windows:
       alpha: how much priorities matter, scalar; 0 is uniform.
     """
     masses = priorities**alpha
-    capacity = replay.streams.frames.reward.shape[1]
-    tree = sum_tree.write(replay.tree, place.stream * capacity + place.slot[0], masses)
+    leaves = _leaves(replay.streams, place.stream, place.slot[0])
+    tree = sum_tree.write(replay.tree, leaves, masses)
     return replay.replace(tree=tree, largest=jnp.maximum(replay.largest, jnp.max(masses)))
 
 
-def _leaves(streams: SequenceReplay, start):
-    """The leaves of windows whose first frames have the numbers `start [B, M]` in their streams."""
-    num_envs, capacity = streams.frames.reward.shape
-    return jnp.arange(num_envs)[:, None] * capacity + start % capacity
+def _leaves(streams: SequenceReplay, stream, start):
+    """The leaves of the windows that begin with frames number `start` of each `stream`."""
+    capacity = streams.frames.reward.shape[1]
+    return stream * capacity + start % capacity

@@ -158,11 +158,25 @@ def load(run_dir: str | Path, env=None, seed: int | None = None):
 
 def load_params(run_dir: Path, config: RunConfig, agent, env):
     """The params of every seed of a run, leaves `[K, ...]`."""
+    params = shapes(config, agent, env).agent.params
+    return checkpoints.restore(last_checkpoint(run_dir), params, at=".state.agent.params")
+
+
+def shapes(config: RunConfig, agent, env) -> program.TrainState:
+    """The shapes of everything that a run is, leaves `[K, ...]`."""
+    return jax.eval_shape(jax.vmap(program.start, (None, None, 0)), agent, env, config.keys())
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """The newest checkpoint of the run in a folder.
+
+    Raises:
+      UsageError: if there is none yet.
+    """
     checkpoint = checkpoints.latest(run_dir / "checkpoints")
     if checkpoint is None:
         raise UsageError(f"{run_dir} has no checkpoint yet: train it first.")
-    state = jax.eval_shape(jax.vmap(program.start, (None, None, 0)), agent, env, config.keys())
-    return checkpoints.restore(checkpoint, state.agent.params, at=".state.agent.params")
+    return checkpoint
 
 
 def write_json(path: Path, content) -> None:

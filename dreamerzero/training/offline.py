@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from dreamerzero.training import checkpoints, program
+from dreamerzero.training import checkpoints
 from dreamerzero.training import config as configs
 from dreamerzero.training.config import RunConfig
 from dreamerzero.types import Phase, UsageError
@@ -31,34 +31,25 @@ def check(shapes, config: RunConfig) -> None:
         given, there = getattr(config, name), getattr(source, name)
         if given != there:
             raise UsageError(f"{config.replay} holds a run with {name} {there}; got {given}.")
-    agent, env = configs.build(source)
-    theirs = jax.eval_shape(jax.vmap(program.start, (None, None, 0)), agent, env, config.keys())
-    replay = getattr(theirs.agent, "replay", None)
+    replay = getattr(configs.shapes(source, *configs.build(source)).agent, "replay", None)
     if replay is None or _signature(replay) != _signature(shapes.replay):
         raise UsageError(
             f"{config.agent} cannot learn from the replay of {source.agent} in {config.replay}: "
             f"they differ in {_differences(source.fields, config.fields)}."
         )
-    _checkpoint(config)
+    configs.last_checkpoint(Path(config.replay))
 
 
 def adopt(state, config: RunConfig):
     """An agent's learning state, leaves `[K, ...]`, with the replay of the run in `config.replay`
     and, where it has any, the running moments of what lies in there."""
-    checkpoint = _checkpoint(config)
+    checkpoint = configs.last_checkpoint(Path(config.replay))
     replay = checkpoints.restore(checkpoint, state.replay, at=".state.agent.replay")
     params = state.params
     if moments := params.get("observation"):
         at = ".state.agent.params['observation']"
         params = params | {"observation": checkpoints.restore(checkpoint, moments, at=at)}
     return state.replace(replay=replay, params=params)
-
-
-def _checkpoint(config: RunConfig) -> Path:
-    checkpoint = checkpoints.latest(Path(config.replay) / "checkpoints")
-    if checkpoint is None:
-        raise UsageError(f"{config.replay} has no checkpoint yet: train it first.")
-    return checkpoint
 
 
 def _signature(tree):

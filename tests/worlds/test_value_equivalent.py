@@ -45,6 +45,14 @@ def unroll(spec, steps=3, batch=4, seed=0):
     )
 
 
+def opinionated(model):
+    """Params that are zero nowhere, as those of fresh heads are."""
+    return jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
+        model.init(jax.random.key(0)),
+    )
+
+
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_shapes_ranges_and_a_beginning_without_opinions(spec):
     model = world(spec)
@@ -69,10 +77,7 @@ def test_the_loss_is_that_of_stepping_one_by_one():
     """Against a loop over the public functions, with every weight written out."""
     spec, steps = SPECS["vector"], 3
     model, batch = world(spec), unroll(spec)
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
-        model.init(jax.random.key(0)),
-    )
+    params = opinionated(model)
     batch = batch.replace(
         stepped=jnp.array([[1.0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]),
         decided=jnp.array([[1.0, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]),
@@ -110,10 +115,7 @@ def test_half_of_the_gradient_passes_each_step():
     """What the k-th reward teaches the representation is 2⁻ᵏ of the true gradient."""
     spec, steps = SPECS["vector"], 3
     model, batch = world(spec), unroll(spec)
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
-        model.init(jax.random.key(0)),
-    )
+    params = opinionated(model)
     only_last = batch.replace(
         stepped=batch.stepped.at[:-1].set(0.0), decided=jnp.zeros_like(batch.decided)
     )

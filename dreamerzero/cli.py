@@ -1,4 +1,4 @@
-"""The command line, typed from the dataclasses: train · eval · dream · plot · agents · envs.
+"""The command line, typed from the dataclasses: train, eval, play, dream, plot, agents, envs.
 
 Exit codes: 0 done, 1 the training diverged, 2 something the user can mend (one sentence says what),
 130 and 143 stopped by SIGINT and SIGTERM, after saving.
@@ -20,7 +20,7 @@ import textwrap
 import typing
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -31,6 +31,7 @@ usage: dreamerzero COMMAND …
 
   train AGENT --env ENV --steps N   train into a run folder; the same command again goes on
   eval DIR                          play fresh episodes with a trained agent
+  play DIR                          play a board game against a trained agent
   dream DIR --out FILE.gif          what the agent's world foretells, beside what comes
   plot DIR… --out FILE.png          learning curves with a 95% interval over seeds
   agents                            the agents and their presets
@@ -74,18 +75,33 @@ class Train:
 
 @dataclasses.dataclass
 class Eval:
-    """Play fresh episodes with a trained agent, acting greedily."""
+    """Play fresh episodes with a trained agent, acting greedily; games against an opponent."""
 
     run_dir: tyro.conf.Positional[Path]
     """The run folder."""
     episodes: int = 32
-    """Episodes of each seed, every one in an environment of its own."""
+    """Episodes of each seed, every one in an environment of its own; games on each side."""
     seed: int = 0
     """Decides what happens in the episodes."""
+    opponent: Literal["random", "search", "perfect", "past"] | None = None
+    """Of games for two: random moves (if omitted); a search in the true rules with 64 random games;
+    perfect, of tic-tac-toe; or past, for the Elo ladder of all evaluations of the run."""
     video: Path | None = None
-    """Record an episode of the first seed into this GIF."""
+    """Record an episode of the first seed into this GIF, a board game into this SVG."""
     json: bool = False
     """Print the result as JSON."""
+
+
+@dataclasses.dataclass
+class Play:
+    """Play a board game against a trained agent, here in the terminal."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """The run folder; its first seed plays."""
+    second: bool = False
+    """Let the agent begin."""
+    seed: int = 0
+    """Decides what the agent leaves to chance."""
 
 
 @dataclasses.dataclass
@@ -196,7 +212,7 @@ def evaluate(argv: list[str]) -> None:
     import numpy as np
 
     from dreamerzero.training import config as configs
-    from dreamerzero.training import evaluation, metrics
+    from dreamerzero.training import evaluation, games, metrics
     from dreamerzero.types import UsageError
     from dreamerzero.viz import video
 
@@ -207,20 +223,46 @@ def evaluate(argv: list[str]) -> None:
     agent, env = configs.build(config)
     params = configs.load_params(options.run_dir, config, agent, env)
     video_key, *keys = jax.random.split(jax.random.key(options.seed), config.num_seeds + 1)
-    returns = np.asarray(
-        evaluation.evaluate_lanes(
-            agent, params, env, jax.numpy.stack(keys), episodes=options.episodes
-        )
-    )
     result = {"agent": config.agent, "env": config.env, "episodes": options.episodes}
-    result |= metrics.over_seeds(metrics.numbers(returns.mean(axis=1)))
+    complaint = ""
+    if options.opponent == "past":
+        ladder = games.ladder(agent, options.run_dir, params, env, keys[0], options.episodes)
+        result["ladder"] = [{"step": step, "elo": elo} for step, elo in ladder]
+        said = _ladder(result)
+    elif options.opponent or env.spec.players == 2:
+        result["opponent"] = options.opponent or "random"
+        rival = games.opponent(result["opponent"], env)
+        table = games.results(agent, params, env, rival, keys[0], options.episodes)
+        result |= metrics.over_seeds(metrics.numbers(games.scores(table)))
+        result |= {side: table[side].tolist() for side in games.SIDES}
+        said = _score(result)
+    else:
+        returns = np.asarray(
+            evaluation.evaluate_lanes(
+                agent, params, env, jax.numpy.stack(keys), episodes=options.episodes
+            )
+        )
+        result |= metrics.over_seeds(metrics.numbers(returns.mean(axis=1)))
+        said, complaint = _result(result, options.episodes), evaluation.unfinished(returns)
     if options.video:
         options.video.parent.mkdir(parents=True, exist_ok=True)
         first = jax.tree.map(lambda leaf: leaf[0], params)
         video.record(agent, first, env, video_key, options.video)
-    print(json.dumps(result) if options.json else _result(result, options.episodes))
-    if complaint := evaluation.unfinished(returns):
+    print(json.dumps(result) if options.json else said)
+    if complaint:
         print(complaint, file=sys.stderr)
+
+
+def play(argv: list[str]) -> None:
+    import jax
+
+    from dreamerzero.training import config as configs
+    from dreamerzero.viz import boards
+
+    options = _parse(Play, argv, "play", Play.__doc__)
+    agent, params, env = configs.load(options.run_dir)
+    boards.require(env)
+    boards.play(agent, params, env, jax.random.key(options.seed), person_begins=not options.second)
 
 
 def dream(argv: list[str]) -> None:
@@ -282,6 +324,7 @@ def list_envs(argv: list[str]) -> None:
 COMMANDS = {
     "train": train,
     "eval": evaluate,
+    "play": play,
     "dream": dream,
     "plot": plot,
     "agents": list_agents,
@@ -353,6 +396,25 @@ def _result(result: dict, episodes: int) -> str:
     spread = f" ± {result['return_std']:.3g}" if seeds > 1 else ""
     over = f"{seeds} seeds × {episodes}" if seeds > 1 else f"{episodes}"
     return f"{where}: return {result['return_mean']:.4g}{spread} over {over} episodes"
+
+
+def _score(result: dict) -> str:
+    """Games won, drawn and lost, over all seeds."""
+    lines = [
+        f"{result['agent']} on {result['env']} against {result['opponent']}: score "
+        f"{result['return_mean']:.3g} from −1 to 1"
+    ]
+    for side in ("first", "second"):
+        won, drawn, lost = map(sum, zip(*result[side]))
+        lines.append(f"moving {side}: {won} won, {drawn} drawn, {lost} lost")
+    return "\n  ".join(lines)
+
+
+def _ladder(result: dict) -> str:
+    """The Elo ratings of a run's past players."""
+    lines = [f"{result['agent']} on {result['env']}, Elo against its own past:"]
+    lines += [f"step {rung['step']:>9,}  {rung['elo']:6.0f}" for rung in result["ladder"]]
+    return "\n  ".join(lines)
 
 
 def _foretold(result: dict) -> str:

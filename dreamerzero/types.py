@@ -59,11 +59,23 @@ class EnvSpec:
     """What an agent may know of its environment before the first step. Hashable, hence static.
 
     A continuous action is always a `Box` with bounds −1 and 1: the environment scales it.
+
+    In games not every action is legal in every state (`masked`), two `players` may move in turn,
+    and a game may look the same from several sides. Then `symmetries` has, for each side, the cells
+    of the observation and the actions in their new order; the first changes nothing.
     """
 
     name: str
     observation: Box | Discrete
     action: Box | Discrete
+    masked: bool = False
+    players: int = 1
+    symmetries: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+
+    @property
+    def sign(self) -> float:
+        """Of the next value in the eyes of who moves now: −1 where it is the other player's."""
+        return -1.0 if self.players == 2 else 1.0
 
 
 @struct.dataclass
@@ -72,6 +84,9 @@ class TimeStep:
 
     `reward`, `terminated` and `truncated` belong to the step that led here, and are zero when
     `is_first`. Bootstrap with `1 − terminated` only; both ends can be true at once.
+
+    With two players the agent is whoever is to move: it sees the game from that side, and `reward`
+    is that of the player who moved before.
     """
 
     observation: jax.Array
@@ -79,6 +94,8 @@ class TimeStep:
     terminated: jax.Array
     truncated: jax.Array
     is_first: jax.Array
+    legal: jax.Array | None = None  # [B, A], the moves of a game
+    state: Any = None  # the game itself, for players who know its rules
 
     @property
     def is_last(self) -> jax.Array:

@@ -111,6 +111,44 @@ def test_eval(trained, dreamerzero, tmp_path):
     assert gif.read_bytes().startswith(b"GIF8")
 
 
+@pytest.fixture(scope="module")
+def game(dreamerzero, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "game"
+    fields = {"num-envs": 4, "td-steps": 9, "batch-size": 8, "simulations": 2}
+    fields |= {"latent": 8, "layers": 1, "units": 8}
+    options = [word for name, value in fields.items() for word in (f"--agent.{name}", value)]
+    where = ("--env", "TicTacToe-pgx", "--preset", "board", "--num-seeds", 2, "--run-dir", run_dir)
+    dreamerzero("train", "muzero", *where, "--steps", 1200, "--eval-every", 600, *options)
+    return run_dir
+
+
+def test_games_are_counted_on_both_sides(game, dreamerzero):
+    ran = dreamerzero("eval", game, "--episodes", 8, "--json")
+    result = json.loads(ran.stdout)
+    assert result["opponent"] == "random"
+    for side in ("first", "second"):
+        assert [sum(counts) for counts in result[side]] == [8, 8]
+    won, _, lost = map(sum, zip(*(result[side][0] for side in ("first", "second"))))
+    assert result["returns"][0] == pytest.approx((won - lost) / 16)
+    said = dreamerzero("eval", game, "--episodes", 8).stdout
+    assert re.search(r"moving first: \d+ won, \d+ drawn, \d+ lost", said)
+
+
+def test_the_ladder_has_a_rung_for_every_evaluation(game, dreamerzero):
+    ran = dreamerzero("eval", game, "--episodes", 4, "--opponent", "past", "--json")
+    evaluations = [row["step"] for row in diary(game) if row["kind"] == "eval"]
+    ladder = json.loads(ran.stdout)["ladder"]
+    assert [rung["step"] for rung in ladder] == evaluations
+    assert len(ladder) >= 2
+    assert ladder[0]["elo"] == 0.0
+
+
+def test_games_that_cannot_be_played(trained, refused):
+    assert "no game for two" in refused("eval", trained[0], "--opponent", "random")
+    assert "no game for two" in refused("eval", trained[0], "--opponent", "past")
+    assert "cannot be played here" in refused("play", trained[0])
+
+
 def test_plot(trained, dreamerzero, tmp_path):
     run_dir, _ = trained
     dreamerzero("plot", run_dir, run_dir, "--out", tmp_path / "both.png")

@@ -7,6 +7,7 @@ import difflib
 
 import jax
 
+from dreamerzero.agents.alphazero import AlphaZero
 from dreamerzero.agents.dreamer import Dreamer
 from dreamerzero.agents.dreamer_v1 import DreamerV1
 from dreamerzero.agents.dreamer_v2 import DreamerV2
@@ -24,6 +25,7 @@ AGENTS: dict[str, type] = {
     "dreamer-v1": DreamerV1,
     "dreamer-v2": DreamerV2,
     "dreamer": Dreamer,
+    "alphazero": AlphaZero,
     "muzero": MuZero,
     "muzero-puct": MuZeroPUCT,
     "muzero-reanalyse": MuZeroReanalyse,
@@ -48,6 +50,12 @@ def make(name: str, env, preset: str | None = None, **fields) -> Agent:
         if field not in known:
             raise UsageError(f"{name} has no field {field!r}.{nearest(field, known)}")
         _check_type(name, field, value, known[field].default)
+    if env.spec.masked and not getattr(kind, "plays_games", False):
+        able = [name for name, kind in AGENTS.items() if getattr(kind, "plays_games", False)]
+        raise UsageError(
+            f"{name} knows of no illegal moves, which {env.spec.name} has. Agents that play games: "
+            f"{', '.join(able)}."
+        )
     agent = kind(spec=env.spec, **(kind.PRESETS[preset] | fields))
     agent.check()
     return agent

@@ -33,7 +33,7 @@ from dreamerzero.agents import sequences
 from dreamerzero.nn import distributions
 from dreamerzero.nn.optimisers import falling
 from dreamerzero.planning import Search, chosen, gumbel_search, puct_search, sampled
-from dreamerzero.replay import windows
+from dreamerzero.replay import symmetries, windows
 from dreamerzero.replay.sequence import Frame
 from dreamerzero.types import (
     ActorOutput,
@@ -150,9 +150,22 @@ class MuZero:
     cooling: float = 2000.0
     """puct: updates over which the temperature of the visits falls from 1 to a quarter"""
 
-    PRESETS: ClassVar[dict[str, dict]] = {"default": {}}
+    PRESETS: ClassVar[dict[str, dict]] = {
+        "default": {},
+        # A game's value is its result, seen to the end; what is played is new data at little cost.
+        "board": {
+            "num_envs": 64,
+            "train_ratio": 64.0,
+            "td_steps": 45,
+            "simulations": 32,
+            "support": 1,
+            "discount": 1.0,
+        },
+    }
 
     fills_cpu: ClassVar[bool] = True  # see training.lanes
+    plays_games: ClassVar[bool] = True  # see agents.make
+    foresees: ClassVar[bool] = True  # what actions lead to, with a model of its own
 
     @classmethod
     def default_preset(cls, backend: str) -> str:
@@ -167,7 +180,12 @@ class MuZero:
                 f"{self.spec.action}. Try muzero-sampled there."
             )
         sequences.check_choices(self, CHOICES)
-        for field in ("simulations", "considered", "unroll", "td_steps"):
+        if self.samples and self.spec.masked:
+            raise UsageError(
+                f"{self.spec.name} forbids moves, and sampled actions know of no rule. Try muzero."
+            )
+        unrolls = ("unroll",) if self.foresees else ()
+        for field in ("simulations", "considered", "td_steps", *unrolls):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
         if not 0.0 <= self.reanalysed <= 1.0:
@@ -184,6 +202,7 @@ class MuZero:
             support=self.support,
             discount=self.discount,
             value_scale=self.value_scale,
+            foresees=self.foresees,
         )
 
     @property
@@ -204,14 +223,12 @@ class MuZero:
 
     def init(self, key) -> State:
         world = self.world.init(key)
-        latent = jnp.zeros((self.num_envs, self.latent))
-        choice = jax.eval_shape(partial(self.plan, explore=True), world, key, latent, 0)
         params = {"world": world, "slow": jax.tree.map(jnp.copy, world)}
         return State(
             params=params | {"updates": jnp.int32(0)} | sequences.moments(self.spec),
             optimiser=self.optimiser.init(world),
             replay=windows.init(
-                self.spec, self.num_envs, self.capacity, self.batch_length, choice.lesson
+                self.spec, self.num_envs, self.capacity, self.batch_length, self._no_lesson()
             ),
         )
 
@@ -219,26 +236,35 @@ class MuZero:
         return ()
 
     def act(self, params, key, timestep: TimeStep, memory, *, explore: bool) -> ActorOutput:
-        observation = sequences.see(self.spec, params, timestep.observation)
         world = params["world" if explore else "slow"]
-        latent = self.world.represent(world, observation)
-        choice = self.plan(world, key, latent, params["updates"], explore=explore)
+        root = self.root(params, world, timestep)
+        choice = self.plan(params, world, key, root, explore=explore, legal=timestep.legal)
         return ActorOutput(choice.action, memory, choice.lesson)
 
-    def plan(self, world, key, latent, updates, *, explore: bool) -> Choice:
-        """Searches from latents `[B, latent]`; greedily unless `explore`."""
+    def root(self, params, world, timestep: TimeStep):
+        """Where a search begins: latents `[B, latent]` of what is seen."""
+        return self.world.represent(world, sequences.see(self.spec, params, timestep.observation))
+
+    def model(self, params, world):
+        """What a search asks: `evaluate` and `step`, see `planning.search`."""
+        return partial(self.world.evaluate, world), partial(self.world.step, world)
+
+    def plan(self, params, world, key, root, *, explore: bool, legal=None) -> Choice:
+        """Searches from roots `[B, ...]`, greedily unless `explore`; of games with the moves that
+        are `legal [B, A]`."""
         root_key, search_key = jax.random.split(key)
-        evaluate, step = partial(self.world.evaluate, world), partial(self.world.step, world)
+        evaluate, step = self.model(params, world)
+        illegal, updates = None if legal is None else ~legal, params["updates"]
         if not self.samples:
-            found = self._search(search_key, evaluate, step, latent, updates, explore)
+            found = self._search(search_key, evaluate, step, root, illegal, updates, explore)
             return Choice(found.action, Lesson(found.policy), found)
         expand, evaluate, step = sampled(partial(self._propose, world), step)
-        root = expand(root_key, latent)
-        found = self._search(search_key, evaluate, step, root, updates, explore)
+        root = expand(root_key, root)
+        found = self._search(search_key, evaluate, step, root, None, updates, explore)
         action = chosen(root.actions, found.action)
         return Choice(action, Lesson(found.policy, root.actions), found)
 
-    def _search(self, key, evaluate, step, root, updates, explore: bool) -> Search:
+    def _search(self, key, evaluate, step, root, illegal, updates, explore: bool) -> Search:
         if self.search == "gumbel":
             return gumbel_search(
                 key,
@@ -248,6 +274,7 @@ class MuZero:
                 simulations=self.simulations,
                 considered=self.considered,
                 scale=float(explore),
+                illegal=illegal,
             )
         temperature = jnp.maximum(0.25, 1.0 - 0.75 * updates / self.cooling)
         return puct_search(
@@ -259,6 +286,7 @@ class MuZero:
             noise=self.noise * explore,
             concentration=self.concentration,
             temperature=temperature * explore,
+            illegal=illegal,
         )
 
     def _propose(self, world, key, latent):
@@ -276,10 +304,12 @@ class MuZero:
 
     def learn(self, state: State, key) -> tuple[State, Metrics]:
         """One update on one batch of windows."""
-        sample_key, search_key = jax.random.split(key)
+        sample_key, search_key, side_key = jax.random.split(key, 3)
         frames, place, weights = windows.sample(
             state.replay, sample_key, self.batch_size, self.correction
         )
+        if self.spec.symmetries:
+            frames = _turned(frames, symmetries.draw(self.spec, side_key, self.batch_size))
         observation = sequences.see(self.spec, state.params, frames.observation)
         batch = self.targets(state, frames.replace(observation=observation), search_key)
         batch = batch.replace(weight=weights)
@@ -315,17 +345,29 @@ class MuZero:
             value=self._returns(state, frames),
             decided=on,
             sampled=lesson.actions,
+            legal=None if frames.legal is None else frames.legal[: steps + 1],
         )
+
+    def _no_lesson(self) -> Lesson:
+        """The shape of what `num_envs` searches teach."""
+        if not self.samples:
+            return Lesson(jnp.zeros((self.num_envs, self.spec.action.num)))
+        sizes = self.num_envs, self.samples
+        action = self.spec.action
+        return Lesson(jnp.zeros(sizes), jnp.zeros((*sizes, *action.shape), action.dtype))
 
     def _lesson(self, state: State, frames: Frame, key) -> Lesson:
         """What the searches in the first frames `[unroll + 1, B, ...]` teach: those that were made
         when they were played, or new ones by the slow world."""
         lesson = jax.tree.map(lambda leaf: leaf[: self.unroll + 1], frames.context)
         if again := round(self.reanalysed * self.batch_size):
+            seen, legal = jax.tree.map(
+                lambda leaf: leaf[: self.unroll + 1, :again].reshape(-1, *leaf.shape[2:]),
+                (frames.observation, frames.legal),
+            )
             slow = state.params["slow"]
-            seen = frames.observation[: self.unroll + 1, :again]
-            roots = self.world.represent(slow, seen.reshape(-1, *seen.shape[2:]))
-            fresh = self.plan(slow, key, roots, state.params["updates"], explore=True).lesson
+            roots = self.world.represent(slow, seen)
+            fresh = self.plan(state.params, slow, key, roots, explore=True, legal=legal).lesson
             fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, again, *leaf.shape[1:]), fresh)
             lesson = jax.tree.map(lambda old, new: old.at[:, :again].set(new), lesson, fresh)
         return lesson
@@ -344,7 +386,7 @@ class MuZero:
         value = jnp.zeros_like(frames.reward).at[until, lanes].set(value)
         return jax.vmap(ops.n_step_returns, (1, 1, 1, 1, None), 1)(
             frames.reward[1:],
-            self.discount * (1.0 - frames.is_terminal[1:]),
+            self.spec.sign * self.discount * (1.0 - frames.is_terminal[1:]),
             value[1:],
             1.0 - frames.is_last[1:],
             self.td_steps,
@@ -352,3 +394,13 @@ class MuZero:
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
         return sequences.phases(self, steps)
+
+
+def _turned(frames: Frame, sides: symmetries.Sides) -> Frame:
+    """Windows `[T, B, ...]` of a game as seen from other sides."""
+    return frames.replace(
+        observation=sides.observations(frames.observation),
+        action=sides.actions(frames.action),
+        context=Lesson(sides.weights(frames.context.policy)),
+        legal=sides.weights(frames.legal),
+    )

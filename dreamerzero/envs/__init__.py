@@ -1,4 +1,5 @@
-"""The real world: every gymnax environment by its id, this project's own, and yours."""
+"""The real world: every gymnax environment by its id, pgx's board games, this project's own, and
+yours."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import gymnax
 from gymnax.environments.environment import Environment
 
 from dreamerzero.envs.api import Env, load, wrap
+from dreamerzero.envs.boards import GAMES, Board
 from dreamerzero.envs.mazes import BlockingMaze, DynaMaze, ShortcutMaze
 from dreamerzero.envs.pixels import CartPolePixels, PendulumPixels
 from dreamerzero.envs.swingup import CartPoleSwingup
@@ -45,7 +47,7 @@ UNAVAILABLE = {
 
 def names() -> tuple[str, ...]:
     """Every id that `make` accepts."""
-    return (*OWN, *(name for name in gymnax.registered_envs if name not in UNAVAILABLE))
+    return (*OWN, *GAMES, *(name for name in gymnax.registered_envs if name not in UNAVAILABLE))
 
 
 def make(env: str | Environment | Env, action_repeat: int | None = None) -> Env:
@@ -81,6 +83,8 @@ def _named(name: str) -> Env:
         raise UsageError(f"{name} is not available: {UNAVAILABLE[name]}.")
     if name in OWN:
         return wrap(OWN[name](), name=name)
+    if name in GAMES:
+        return wrap(Board(name), name=name)
     if name not in gymnax.registered_envs:
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
         hint = f" Nearest: {', '.join(near)}." if near else ""

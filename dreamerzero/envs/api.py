@@ -36,7 +36,7 @@ class Env:
     def reset(self, key) -> tuple[Any, TimeStep]:
         """Starts an episode: the environment's state and its first `TimeStep`, unbatched."""
         observation, state = self.environment.reset_env(key, self.params)
-        return strong(state), self._timestep(observation, 0.0, False, False, is_first=True)
+        return strong(state), self._timestep(observation, state, 0.0, False, False, is_first=True)
 
     def step(self, key, state, action) -> tuple[Any, TimeStep, TimeStep]:
         """Takes one step, and starts the next episode in the same step when this one ends.
@@ -72,9 +72,10 @@ class Env:
         observation, state, reward, terminated, truncated, info = self.environment.step(
             key, state, action, self.params
         )
-        fresh = self._timestep(observation, 0.0, False, False, is_first=True)
+        fresh = self._timestep(observation, state, 0.0, False, False, is_first=True)
+        # After an end `state` is the next game's, but then nothing is decided in `successor`.
         successor = self._timestep(
-            info["final_observation"], reward, terminated, truncated, is_first=False
+            info["final_observation"], state, reward, terminated, truncated, is_first=False
         )
         return strong(state), fresh, successor
 
@@ -86,7 +87,7 @@ class Env:
         low, high = (jnp.asarray(bound, jnp.float32) for bound in (space.low, space.high))
         return low + (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
 
-    def _timestep(self, observation, reward, terminated, truncated, is_first) -> TimeStep:
+    def _timestep(self, observation, state, reward, terminated, truncated, is_first) -> TimeStep:
         # gymnax rewards and flags can be integers or weakly typed: one dtype keeps scans stable.
         return TimeStep(
             observation=jnp.asarray(observation, self.spec.observation.dtype),
@@ -94,6 +95,8 @@ class Env:
             terminated=jnp.asarray(terminated, bool),
             truncated=jnp.asarray(truncated, bool),
             is_first=jnp.asarray(is_first, bool),
+            legal=self.environment.legal_actions(state) if self.spec.masked else None,
+            state=strong(state) if self.spec.masked else None,
         )
 
 
@@ -104,6 +107,9 @@ def wrap(
     binary: bool = False,
 ) -> Env:
     """Gives a gymnax environment the house's face.
+
+    A game has a method `legal_actions(state)` that returns `[A]` bools; if two players move in
+    turn, `players` is 2, and `symmetries` are those of `EnvSpec`.
 
     Args:
       params: the environment's own parameters; its defaults if omitted.
@@ -160,7 +166,14 @@ def _spec(environment, params, name, binary) -> EnvSpec:
     else:
         # The dtype is what arrives, not what is declared: several gymnax spaces are mistaken.
         observation = Box(actual.shape, str(actual.dtype), *_bounds(declared))
-    return EnvSpec(name, observation, _action(environment.action_space(params), name))
+    return EnvSpec(
+        name,
+        observation,
+        _action(environment.action_space(params), name),
+        masked=hasattr(environment, "legal_actions"),
+        players=getattr(environment, "players", 1),
+        symmetries=getattr(environment, "symmetries", ()),
+    )
 
 
 def _action(space, name) -> Box | Discrete:

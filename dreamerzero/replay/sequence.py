@@ -30,6 +30,7 @@ class Frame:
     is_last: jax.Array
     is_terminal: jax.Array
     context: Any = None
+    legal: jax.Array | None = None
 
 
 @struct.dataclass
@@ -73,6 +74,7 @@ def init(spec: EnvSpec, num_envs: int, capacity: int, context=None) -> SequenceR
         is_last=empty((), bool),
         is_terminal=empty((), bool),
         context=jax.tree.map(lambda leaf: empty(leaf.shape[1:], leaf.dtype), context),
+        legal=empty((spec.action.num,), bool) if spec.masked else None,
     )
     return SequenceReplay(
         frames, jnp.zeros(num_envs, jnp.int32), fresh=jnp.zeros(num_envs, jnp.int32)
@@ -154,7 +156,14 @@ def _frames(rollout: Rollout) -> tuple[Frame, jax.Array]:
     before, after = rollout.timestep, rollout.next_timestep
     no, yes = jnp.zeros_like(before.is_first), jnp.ones_like(before.is_first)
     seen = Frame(
-        before.observation, rollout.action, before.reward, before.is_first, no, no, rollout.extras
+        before.observation,
+        rollout.action,
+        before.reward,
+        before.is_first,
+        no,
+        no,
+        rollout.extras,
+        before.legal,
     )
     last = Frame(
         after.observation,
@@ -166,6 +175,7 @@ def _frames(rollout: Rollout) -> tuple[Frame, jax.Array]:
         # Nothing is known there until an update writes it, nor needed: an episode's end is followed
         # by another's beginning, which forgets what was before.
         jax.tree.map(jnp.zeros_like, rollout.extras),
+        after.legal,
     )
 
     def interleave(a, b):

@@ -24,8 +24,8 @@ KEEP = 2
 MANIFEST = "manifest.json"
 
 
-def save(folder: Path, done: int, state: Any, position: dict) -> Path:
-    """Writes `state` as `folder/<done>` and drops all but the last two checkpoints.
+def save(folder: Path, done: int, state: Any, position: dict, keep: int | None = KEEP) -> Path:
+    """Writes `state` as `folder/<done>` and drops all but the last `keep` checkpoints, if any.
 
     Args:
       done: iterations since the run began.
@@ -55,14 +55,19 @@ def save(folder: Path, done: int, state: Any, position: dict) -> Path:
         reason = str(error).partition("\n")[0]
         raise OSError(f"cannot write checkpoint {target}: {reason}") from error
     partial.rename(target)
-    for old in _all(folder)[:-KEEP]:
+    for old in every(folder)[:-keep] if keep else ():
         shutil.rmtree(old)
     return target
 
 
 def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint, if there is one."""
-    return (_all(folder) or [None])[-1]
+    return (every(folder) or [None])[-1]
+
+
+def every(folder: Path) -> list[Path]:
+    """All complete checkpoints, from the first on."""
+    return sorted(path for path in folder.glob("*") if path.name.isdigit())
 
 
 def manifest(checkpoint: Path) -> dict:
@@ -136,10 +141,6 @@ def _leaves(tree, at: str = "") -> dict[str, Any]:
 
 def _signature(leaf) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _all(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.name.isdigit())
 
 
 def _sweep(folder: Path) -> None:

@@ -25,7 +25,7 @@ from flax import struct
 
 from dreamerzero import __version__
 from dreamerzero.replay import memory
-from dreamerzero.training import checkpoints, dreams, evaluation, metrics, offline, program
+from dreamerzero.training import checkpoints, dreams, evaluation, games, metrics, offline, program
 from dreamerzero.training import config as configs
 from dreamerzero.training.config import RunConfig
 from dreamerzero.training.devices import describe
@@ -225,7 +225,8 @@ class _Run:
         return carry.replace(sums=self._zeros())
 
     def _evaluate(self, stop: Stop, carry: Carry) -> None:
-        args = self.agent, carry.state.agent.params, self.env, self._keys("evaluate", stop)
+        params, arena = carry.state.agent.params, games.opposed(self.env)
+        args = self.agent, params, arena, self._keys("evaluate", stop)
         evaluate = self._compiled(
             "evaluate", evaluation.evaluate_lanes, *args, episodes=self.config.eval_episodes
         )
@@ -233,6 +234,8 @@ class _Run:
         returns = np.asarray(evaluate(*args))
         means = metrics.numbers(returns.mean(axis=1))
         self._write("eval", stop, returns=means, episodes=self.config.eval_episodes)
+        if self.env.spec.players == 2:
+            games.keep(self.run_dir, stop.done, params, stop.step)
         if complaint := evaluation.unfinished(returns):
             self.display.say(complaint)
 

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dreamerzero.envs.boards import Board
 from dreamerzero.types import UsageError
+from dreamerzero.viz import boards
 from dreamerzero.viz.colours import BLACK, PAPER
 from dreamerzero.viz.render import painter
 
@@ -20,17 +22,24 @@ FASTEST = 50  # pictures a second; GIF viewers slow faster ones down to 10
 
 
 def record(agent, params, env, key, path) -> float:
-    """Plays one episode with greedy or mean actions and writes it as a GIF.
+    """Plays one episode with greedy or mean actions and writes it as a GIF, or as an SVG if it is
+    a board game, which the agent plays against itself.
 
     Args:
       params: what the agent acts with, of one run.
-      path: the file, ending in .gif.
+      path: the file, ending in .gif or .svg.
     Returns:
       The return of what is shown: the episode, or its first `STEPS` steps.
     """
     path = Path(path)
-    if path.suffix.lower() != ".gif":
-        raise UsageError(f"Cannot write {path}: videos are GIFs, so end its name in .gif.")
+    suffix = ".svg" if isinstance(env.environment, Board) else ".gif"
+    if path.suffix.lower() != suffix:
+        raise UsageError(
+            f"Cannot write {path}: videos of {env.name} are {suffix[1:].upper()}s, so end its name "
+            f"in {suffix}."
+        )
+    if suffix == ".svg":
+        return boards.record(agent, params, env, key, path)
     observations, rewards, is_last = jax.device_get(play(agent, params, env, key, STEPS))
     ends = np.flatnonzero(is_last)
     length = ends[0] + 1 if ends.size else STEPS

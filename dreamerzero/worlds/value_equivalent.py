@@ -7,7 +7,8 @@
 
 Nothing asks of s that it shows the observation: s_k must only foretell what s = h(o_k) would
 (Schrittwieser et al. 2020). Different from the paper: the model knows that episodes end, so that no
-search looks for rewards behind the end; and reward and policy are read from the new state alone.
+search looks for rewards behind the end; it knows which moves of a game are legal, so that none
+looks for them among others; and reward and policy are read from the new state alone.
 """
 
 from __future__ import annotations
@@ -38,11 +39,15 @@ class Unroll:
     decided: jax.Array  # [K + 1, B]: there was a choice, of the first episode
     weight: jax.Array | float = 1.0  # [B], of each window in the loss
     sampled: jax.Array | None = None  # [K + 1, B, A, ...]: the actions that `policy` is over
+    legal: jax.Array | None = None  # [K + 1, B, A], in games
 
 
 @struct.dataclass
 class ValueEquivalent:
-    """A `World` whose latents are vectors `[B, latent]` in [0, 1]."""
+    """A `World` whose latents are vectors `[B, latent]` in [0, 1].
+
+    With two players rewards and values are those of who is to move, and discounts are negative.
+    """
 
     spec: EnvSpec = static()
     latent: int = static()
@@ -52,6 +57,7 @@ class ValueEquivalent:
     support: int = static()  # h of the largest reward or value
     discount: float = 0.997
     value_scale: float = 0.25
+    foresees: bool = static(True)  # or knows no more than policy and value of what is observed
 
     @property
     def scalar(self) -> Support:
@@ -67,11 +73,14 @@ class ValueEquivalent:
             self.units,
             self.depth,
             self.scalar.num,
+            self.spec.masked,
         )
 
     def init(self, key):
         action = jnp.zeros((1, *self.spec.action.shape), self.spec.action.dtype)
         observation = jnp.zeros((1, *self.spec.observation.shape), self.spec.observation.dtype)
+        if not self.foresees:
+            return self.net.init(key, observation, method=Networks.glance)
         return self.net.init(key, observation, self._action(action))
 
     def initial(self, batch_size: int):
@@ -89,13 +98,15 @@ class ValueEquivalent:
         """Imagines one step `[B, ...]`; there is no chance in it, and `key` is not used."""
         latent = self._apply(params, Networks.dynamics, latent, self._action(action))
         reward, logit = self._apply(params, Networks.outcome, latent)
-        prediction = Prediction(self.scalar.mean(reward), self.discount * jax.nn.sigmoid(logit))
-        return prediction, latent
+        going_on = self.spec.sign * self.discount * jax.nn.sigmoid(logit)
+        return Prediction(self.scalar.mean(reward), going_on), latent
 
     def evaluate(self, params, latent):
         """f: what parametrises the policy, `[..., A]` logits if actions are discrete, and the value
-        `[...]` of latents `[..., latent]`."""
+        `[...]` of latents `[..., latent]`. In games a logit has that of the move's being legal."""
         outputs, value = self._apply(params, Networks.prediction, latent)
+        if self.spec.masked and self.foresees:
+            outputs += jax.nn.log_sigmoid(self._apply(params, Networks.legality, latent))
         return outputs, self.scalar.mean(value)
 
     def policy(self, outputs):
@@ -121,11 +132,13 @@ class ValueEquivalent:
             return latent, latent
 
         root = self.represent(params, batch.observation)
-        _, latents = jax.lax.scan(body, root, self._action(batch.action))
-        reward, going_on = self._apply(params, Networks.outcome, latents)
-        outputs, value = self._apply(
-            params, Networks.prediction, jnp.concatenate([root[None], latents])
-        )
+        latents = root[None]
+        if self.foresees:
+            _, foreseen = jax.lax.scan(body, root, self._action(batch.action))
+            latents = jnp.concatenate([latents, foreseen])
+        outputs, value = self._apply(params, Networks.prediction, latents)
+        if batch.legal is not None:
+            outputs = jnp.where(batch.legal, outputs, -1e9)
         policy = self.policy(outputs)
         if batch.sampled is None:
             log_policy = jax.nn.log_softmax(outputs)
@@ -133,14 +146,24 @@ class ValueEquivalent:
             sampled = jnp.moveaxis(batch.sampled, 2, 0)
             log_policy = jnp.moveaxis(policy.log_prob(sampled), 0, -1)
         policy_loss = -jnp.sum(batch.policy * log_policy, axis=-1)
-        decided = batch.decided * jnp.full(steps + 1, 1.0 / steps).at[0].set(1.0)[:, None]
-        stepped = batch.stepped / steps
+        share = 1.0 / max(steps, 1)
+        decided = batch.decided * jnp.full(steps + 1, share).at[0].set(1.0)[:, None]
         losses = {
             "policy": decided * policy_loss,
             "value": self.value_scale * decided * self.scalar.loss(value, batch.value),
-            "reward": stepped * self.scalar.loss(reward, batch.reward),
-            "continue": stepped * bernoulli_loss(going_on, batch.going_on.astype(jnp.float32)),
         }
+        if self.foresees:
+            stepped = share * batch.stepped
+            reward, logit = self._apply(params, Networks.outcome, foreseen)
+            going_on = batch.going_on.astype(jnp.float32)
+            losses |= {
+                "reward": stepped * self.scalar.loss(reward, batch.reward),
+                "continue": stepped * bernoulli_loss(logit, going_on),
+            }
+        if self.foresees and batch.legal is not None:
+            logits = self._apply(params, Networks.legality, latents)
+            legal = bernoulli_loss(logits, batch.legal.astype(jnp.float32))
+            losses["legal"] = decided * legal.sum(axis=-1)
         losses = {name: jnp.mean(batch.weight * loss.sum(axis=0)) for name, loss in losses.items()}
         metrics = {f"loss/{name}": loss for name, loss in losses.items()}
         first = self.scalar.mean(value[0])
@@ -168,6 +191,7 @@ class Networks(nn.Module):
     units: int
     depth: int
     num_bins: int
+    masked: bool  # whether not every action is always legal
 
     def setup(self):
         shape = self.observation.shape
@@ -181,11 +205,17 @@ class Networks(nn.Module):
         self.go_on = MLP(1, self.units, 1)
         self.policy = MLP(1, self.units, self.num_outputs, output_scale=0.0)
         self.value = MLP(1, self.units, self.num_bins, output_scale=0.0)
+        self.legal = MLP(1, self.units, self.num_outputs)
 
     def __call__(self, observation, action):
         """Touches every parameter once, for `init`."""
         latent = self.dynamics(self.represent(observation), action)
-        return self.outcome(latent), self.prediction(latent)
+        legal = self.legality(latent) if self.masked else None
+        return self.outcome(latent), self.prediction(latent), legal
+
+    def glance(self, observation):
+        """Touches what needs no dynamics, for `init`."""
+        return self.prediction(self.represent(observation))
 
     def represent(self, observation):
         x = network_input(observation, self.observation)
@@ -203,6 +233,10 @@ class Networks(nn.Module):
     def prediction(self, latent):
         """What parametrises the policy `[..., A]`, and logits of the value's classes `[..., K]`."""
         return self.policy(latent), self.value(latent)
+
+    def legality(self, latent):
+        """Logits `[..., A]` of each action's being legal."""
+        return self.legal(latent)
 
 
 def _unit_range(latent):

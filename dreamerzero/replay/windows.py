@@ -74,6 +74,14 @@ def sample(replay: Windows, key, batch_size: int, beta) -> Sample:
     return Sample(frames, place, sum_tree.weights(probability, number, beta))
 
 
+def age(replay: Windows, place: Place) -> jax.Array:
+    """How long ago windows were played, `[B]` in [0, 1): the frames their stream has received since
+    their last one, of all it ever received."""
+    capacity = replay.streams.frames.reward.shape[1]
+    head = replay.streams.head[place.stream]
+    return (head - 1 - place.slot[-1]) % capacity / head
+
+
 def update(replay: Windows, place: Place, priorities, alpha) -> Windows:
     """Gives sampled windows new priorities `[B]`, not negative; one drawn twice gets its largest.
 

@@ -134,8 +134,8 @@ class MuZero:
     value_scale: float = 1.0
     """weight of the value's loss"""
     off_policy: float = 0.0
-    """how much sooner the values of old data are bootstrapped: the share of td_steps that the
-    oldest of a run would lose, new data none"""
+    """how much sooner values of old data are bootstrapped: the share of td_steps lost for every
+    100,000 steps that all environments made since"""
     slow_rate: float = 0.02
     """rate at which the slow world follows"""
     learning_rate: float = 2e-3
@@ -317,8 +317,8 @@ class MuZero:
         return state, metrics
 
     def targets(self, state: State, frames: Frame, key, age=0.0) -> Unroll:
-        """What the model should say along windows `[batch_length, B, ...]`, whose `age [B]` is from
-        0 to 1 (`windows.age`)."""
+        """What the model should say along windows `[batch_length, B, ...]`, each followed by `age`
+        frames, `[B]`, of its stream."""
         steps = self.unroll
         lesson = self._lesson(state, frames, key)
         # Whether the window's first episode still goes on behind each frame.
@@ -353,8 +353,9 @@ class MuZero:
         """n-step returns `[unroll + 1, B]` of the first frames, bootstrapped by the slow world: the
         older the window, the sooner."""
         slow, lanes = state.params["slow"], jnp.arange(frames.reward.shape[1])
-        lost = jnp.floor(self.off_policy * age * self.td_steps).astype(jnp.int32)
-        horizon = jnp.broadcast_to(jnp.maximum(self.td_steps - lost, 1), lanes.shape)
+        share = self.off_policy * self.num_envs * age / 100_000
+        horizon = jnp.maximum(self.td_steps - jnp.floor(share * self.td_steps), 1)
+        horizon = jnp.broadcast_to(horizon.astype(jnp.int32), lanes.shape)
         # Looked at are only the frames that returns are bootstrapped in, not all of the window:
         # n steps on, or the episode's last frame if it comes before.
         times = jnp.arange(self.batch_length)[:, None]

@@ -21,8 +21,8 @@ def network_input(observation, spec: Box | Discrete):
 
 
 def augmented(key, image, spec: Box):
-    """`image [H, W, ...]` as it might also look, in the units of its space: shifted by up to 4 of 84
-    pixels each way, its border repeated, and some 5% brighter or darker (Yarats et al. 2021).
+    """`image [H, W, ...]` as it might also look, in the units of its space: shifted each way by up
+    to 4 of 84 pixels, its border repeated, and some 5% brighter or darker (Yarats et al. 2021).
 
     Sides under 11 pixels are not shifted: there a pixel is a place of its own.
     """

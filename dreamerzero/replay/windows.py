@@ -75,11 +75,9 @@ def sample(replay: Windows, key, batch_size: int, beta) -> Sample:
 
 
 def age(replay: Windows, place: Place) -> jax.Array:
-    """How long ago windows were played, `[B]` in [0, 1): the frames their stream has received since
-    their last one, of all it ever received."""
+    """How many frames their streams have received since the windows' last ones, `[B]`."""
     capacity = replay.streams.frames.reward.shape[1]
-    head = replay.streams.head[place.stream]
-    return (head - 1 - place.slot[-1]) % capacity / head
+    return (replay.streams.head[place.stream] - 1 - place.slot[-1]) % capacity
 
 
 def update(replay: Windows, place: Place, priorities, alpha) -> Windows:

@@ -10,7 +10,7 @@ from tests.agents.test_muzero import SMALL, frames
 
 
 def small(env, **fields):
-    return agents.make("efficientzero", env, **(SMALL | {"prefix": 2} | fields))
+    return agents.make("efficientzero", env, **(SMALL | fields))
 
 
 def test_the_older_a_window_the_sooner_its_values_are_bootstrapped():
@@ -44,24 +44,32 @@ def test_the_older_a_window_the_sooner_its_values_are_bootstrapped():
             np.testing.assert_allclose(found[k, b], g, rtol=1e-4, atol=1e-4)
 
 
-def test_behaviour_comes_to_the_optimum():
-    env = envs.make(probes.ActionProbe())
-    agent = small(env, train_ratio=64.0)
-    state, _ = training.train(agent, env, jax.random.key(0), steps=1500)
-    returns = training.evaluate(agent, state.agent.params, env, jax.random.key(1), episodes=64)
-    assert returns.mean() == 1.0
+class ActionsProbe(probes.ActionProbe):
+    """Three steps, each with reward 1 for the action that is shown, else 0."""
+
+    length = 3
+    num_symbols = 6
+
+    def symbol(self, state):
+        return 2 * state.time + state.cue
 
 
-def test_values_are_the_optimal_ones():
-    """What comes late is seen through prefixes, bootstraps and returns of every length."""
-    probe = probes.DelayedProbe()
-    env = envs.make(probe)
-    agent = small(env, train_ratio=64.0)
-    state, _ = training.train(agent, env, jax.random.key(0), steps=6000)
+def test_behaviour_comes_to_the_optimum_and_rewards_are_learnt_through_their_sums():
+    env = envs.make(ActionsProbe())
+    agent = small(env, train_ratio=64.0, prefix=2)
+    state, _ = training.train(agent, env, jax.random.key(0), steps=3000)
     params = state.agent.params
-    symbols = params["observation"].normalise(jnp.eye(probe.num_symbols))
-    _, value = agent.world.evaluate(params["slow"], agent.world.represent(params["slow"], symbols))
-    np.testing.assert_allclose(value, probe.values(agent.discount), rtol=0.1, atol=0.05)
+    returns = training.evaluate(agent, params, env, jax.random.key(1), episodes=64)
+    assert returns.mean() == 3.0
+
+    cue = jnp.array([0, 1])
+    observation = params["observation"].normalise(jax.nn.one_hot(cue, 6))
+    latent = agent.world.represent(params["slow"], observation)
+    prediction, _ = agent.world.step(params["slow"], None, 1 - cue, latent)
+    np.testing.assert_allclose(prediction.reward, 0.0, atol=0.2)
+    for _ in range(3):  # with a reset after the second
+        prediction, latent = agent.world.step(params["slow"], None, cue, latent)
+        np.testing.assert_allclose(prediction.reward, 1.0, atol=0.2)
 
 
 @pytest.mark.parametrize("field", ["consistency", "prefix"])

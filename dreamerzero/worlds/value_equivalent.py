@@ -19,7 +19,7 @@ each of them off by default:
 Rewards are the differences R_k − R_{k−1}; every `prefix` steps, in the loss as in a search, sum and
 LSTM begin anew. Then a latent is not s_k alone but a `Latent`. Different from the paper: p and q
 have layers of `units`, where it has 1024 and in q's hidden layer 512, and the LSTM is as large as s
-where it has 512; layers are normalised by themselves, not over the batch.
+where it has 512; over the batch only p's output is normalised, not every layer.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class ValueEquivalent:
         }
         if self.consistency:
             target = self._apply(params, Networks.represent, batch.following)
-            distance = self._inconsistency(params, latents, target)
+            distance = self._inconsistency(params, latents, target, batch.stepped)
             losses["consistency"] = self.consistency * stepped * distance
         losses = {name: jnp.mean(batch.weight * loss.sum(axis=0)) for name, loss in losses.items()}
         metrics = {f"loss/{name}": loss for name, loss in losses.items()}
@@ -225,11 +225,11 @@ class ValueEquivalent:
         resets = jnp.arange(len(states)) % self.prefix == 0
         return jax.lax.scan(body, self._root(states[0]).memory, (states, resets))[1]
 
-    def _inconsistency(self, params, imagined, seen):
+    def _inconsistency(self, params, imagined, seen, real):
         """−cos `[...]` of latents `[..., latent]` with those of what was seen, which get no
-        gradient."""
-        target = jax.lax.stop_gradient(self._apply(params, Networks.project, seen))
-        guess = self._apply(params, Networks.guess, imagined)
+        gradient; only the `real` ones count."""
+        target = jax.lax.stop_gradient(self._apply(params, Networks.project, seen, real))
+        guess = self._apply(params, Networks.guess, imagined, real)
         return -optax.cosine_similarity(guess, target, epsilon=1e-6)
 
     def _augmented(self, key, batch: Unroll) -> Unroll:
@@ -293,7 +293,7 @@ class Networks(nn.Module):
         """Touches every parameter once, for `init`."""
         latent = self.dynamics(self.represent(observation), action)
         seen = self.remember((latent, latent), latent)[1] if self.recurrent else None
-        projected = self.guess(latent) if self.projects else None
+        projected = self.guess(latent, jnp.ones(len(latent))) if self.projects else None
         return self.outcome(latent, seen), self.prediction(latent), projected
 
     def represent(self, observation):
@@ -318,13 +318,19 @@ class Networks(nn.Module):
         """What parametrises the policy `[..., A]`, and logits of the value's classes `[..., K]`."""
         return self.policy(latent), self.value(latent)
 
-    def project(self, latent):
-        """p: what the consistency compares, `[..., units]`."""
-        return self.projector(latent)
+    def project(self, latent, real):
+        """p: what the consistency compares, `[..., units]`, in units of its spread over those that
+        are `real [...]`, 1 or 0: else one direction for all latents would do."""
+        x = self.projector(latent)
+        share = (real / jnp.maximum(real.sum(), 1.0))[..., None]
+        batch = tuple(range(real.ndim))
+        mean = jnp.sum(share * x, axis=batch)
+        variance = jnp.sum(share * jnp.square(x - mean), axis=batch)
+        return (x - mean) * jax.lax.rsqrt(variance + 1e-5)
 
-    def guess(self, latent):
+    def guess(self, latent, real):
         """q ∘ p: an imagined latent's guess of the projection of a seen one."""
-        return self.predictor(self.projector(latent))
+        return self.predictor(self.project(latent, real))
 
 
 def prefixes(reward, reset: int):

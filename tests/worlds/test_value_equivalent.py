@@ -186,16 +186,28 @@ def test_consistency_is_the_angle_to_what_was_seen_and_teaches_the_imagined_side
     plain, model, batch = world(spec), world(spec, consistency=weight), followed(spec)
     params = opinionated(model)
 
+    def layer(params, name, latents):
+        """Of all latents at once."""
+        return model.net.apply(params, latents, method=lambda net, x: getattr(net, name)(x))
+
+    def projected(params, latents):
+        x = layer(params, "projector", latents)
+        real = x[batch.stepped == 1]  # their mean and spread are the units
+        return (x - real.mean(axis=0)) / jnp.sqrt(real.var(axis=0) + 1e-5)
+
     def expected(params, fixed):
-        loss, latent = 0.0, model.represent(params, batch.observation)
+        latents = [model.represent(params, batch.observation)]
+        for action in batch.action:
+            latent = 0.5 * latents[-1] + 0.5 * jax.lax.stop_gradient(latents[-1])
+            latents.append(model.step(params, None, action, latent)[1])
+        guess = layer(params, "predictor", projected(params, jnp.stack(latents[1:])))
+        seen = jnp.stack([model.represent(fixed, observation) for observation in batch.following])
+        target, loss = projected(fixed, seen), 0.0
         for k in range(steps):
-            latent = 0.5 * latent + 0.5 * jax.lax.stop_gradient(latent)
-            _, latent = model.step(params, None, batch.action[k], latent)
-            x = model.net.apply(params, latent, method=Networks.guess)
-            seen = model.represent(fixed, batch.following[k])
-            y = model.net.apply(fixed, seen, method=Networks.project)
-            cosine = (x * y).sum(-1) / (jnp.linalg.norm(x, axis=-1) * jnp.linalg.norm(y, axis=-1))
-            loss -= weight / steps * (batch.stepped[k] * cosine).mean()
+            for b in range(4):
+                x, y = guess[k, b], target[k, b]
+                cosine = x @ y / (jnp.linalg.norm(x) * jnp.linalg.norm(y))
+                loss -= weight / steps * batch.stepped[k, b] * cosine / 4
         return loss
 
     def ours(params):

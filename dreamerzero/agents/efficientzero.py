@@ -10,11 +10,11 @@ Ye et al. 2021, "Mastering Atari Games with Limited Data".
 All else is `muzero.py`'s; each part is a field, and 0 turns it off. After it in the lineage:
 EfficientZero V2.
 
-Different from the paper: there the horizon shrinks by ⌊updates since / 30,000⌋ of 5 steps, here by
-the same share of `td_steps` in environment steps, of which it makes one an update; values are
-bootstrapped by the slow world, as in MuZero here, where it searches their states anew; priorities
-and searches of old states (`priority`, `reanalysed`) are left off as there; and the consistency
-weighs a quarter of the paper's 2.
+Different from the paper: its horizon of 5 loses a step for every 30,000 updates since the data were
+played, here it loses the same share for as many environment steps, of which the paper makes one an
+update. Values are bootstrapped by the slow world; the paper searches those states anew. As in
+MuZero here, replay is uniform and old states are not searched again, unless `priority` and
+`reanalysed` say so. The consistency weighs a quarter of the paper's 2.
 """
 
 from __future__ import annotations

@@ -31,10 +31,16 @@ class Task(NamedTuple):
     threshold: float
     options: tuple[str, ...] = ()
     seeds: int = SEEDS
+    variant: str = ""
+    """What the options make of the agent, where there are several tasks of it."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.agent}-{self.variant}" if self.variant else self.agent
 
     @property
     def name(self) -> str:
-        return f"{self.agent}-{self.env}"
+        return f"{self.label}-{self.env}"
 
 
 def main(name: str, what: str, tasks: tuple[Task, ...]) -> None:
@@ -81,7 +87,7 @@ def row(task: Task, evaluations: list[dict]) -> dict:
     learnt = next((step for step, value in worst.items() if value >= task.threshold), None)
     last = evaluations[-1]
     return {
-        "agent": task.agent,
+        "agent": task.label,
         "env": task.env,
         "seeds": len(last["returns"]),
         "threshold": task.threshold,

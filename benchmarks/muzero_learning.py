@@ -1,4 +1,4 @@
-"""Does MuZero learn? Four seeds on each task, six on the first, with the sizes for CPUs.
+"""Does MuZero learn? Four or six seeds on each task, with the sizes for CPUs.
 
 `learning.py` says what becomes of the runs.
 
@@ -8,11 +8,23 @@
 
 from learning import Task, main
 
+LOOKS = ("--eval-every", "5000")
+
+
+def without(part: str) -> Task:
+    """EfficientZero with one of its parts turned off, until the fifth look."""
+    options = (*LOOKS, f"--agent.{part}", "0")
+    return Task("efficientzero", "CartPole-v1", 25_100, 475.0, options, variant=f"no-{part}")
+
+
 TASKS = (
-    Task("muzero", "CartPole-v1", 60_000, 475.0, ("--eval-every", "5000"), seeds=6),
-    Task("muzero-puct", "CartPole-v1", 60_000, 450.0, ("--eval-every", "5000")),
+    Task("muzero", "CartPole-v1", 60_000, 475.0, LOOKS, seeds=6),
+    Task("muzero-puct", "CartPole-v1", 60_000, 450.0, LOOKS),
     Task("muzero", "Catch-bsuite", 24_000, 0.95),
     Task("muzero-sampled", "Pendulum-v1", 30_000, -300.0),
+    Task("efficientzero", "CartPole-v1", 40_000, 475.0, LOOKS, seeds=6),
+    # Augmentation changes no vectors.
+    *map(without, ("consistency", "prefix", "off-policy")),
 )
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dreamerzero.agents.dreamer import Dreamer
 from dreamerzero.agents.dreamer_v1 import DreamerV1
 from dreamerzero.agents.dreamer_v2 import DreamerV2
 from dreamerzero.agents.dyna import Dyna
+from dreamerzero.agents.efficientzero import EfficientZero
 from dreamerzero.agents.muzero import MuZero
 from dreamerzero.agents.muzero_puct import MuZeroPUCT
 from dreamerzero.agents.muzero_reanalyse import MuZeroReanalyse
@@ -30,6 +31,7 @@ AGENTS: dict[str, type] = {
     "muzero-puct": MuZeroPUCT,
     "muzero-reanalyse": MuZeroReanalyse,
     "muzero-sampled": MuZeroSampled,
+    "efficientzero": EfficientZero,
 }
 
 

@@ -40,9 +40,9 @@ class AlphaZero(MuZero):
                 f"alphazero searches in the rules of a game, and {self.spec.name} gives none. "
                 "Try muzero, which learns them."
             )
-        for field in ("unroll", "samples", "reanalysed"):
+        for field in ("unroll", "samples", "reanalysed", "consistency", "prefix"):
             if getattr(self, field):
-                raise UsageError(f"alphazero has no {field}: the replay holds no rules.")
+                raise UsageError(f"alphazero has no {field}: it learns no model.")
 
     def root(self, params, world, timestep: TimeStep):
         return timestep.observation, timestep.state

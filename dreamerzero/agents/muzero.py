@@ -109,6 +109,13 @@ class MuZero:
     """actions that are sampled at every state, to search among these only; 0 for all"""
     reanalysed: float = static(0.0)
     """share of the batch whose policy targets are searched anew"""
+    consistency: float = static(0.0)
+    """weight of the loss between imagined latents and those of what was seen; 0 for none"""
+    prefix: int = static(0)
+    """steps over which the sum of rewards is predicted, before it begins anew; 0 for each reward by
+    itself"""
+    augment: bool = static(False)
+    """whether pictures and grids are shifted, dimmed and lit at random in learning"""
 
     latent: int = static(64)
     """numbers in the model's state"""
@@ -126,6 +133,9 @@ class MuZero:
     """γ"""
     value_scale: float = 1.0
     """weight of the value's loss"""
+    off_policy: float = 0.0
+    """how much sooner values of old data are bootstrapped: the share of td_steps lost for every
+    100,000 steps that all environments made since"""
     slow_rate: float = 0.02
     """rate at which the slow world follows"""
     learning_rate: float = 2e-3
@@ -190,6 +200,9 @@ class MuZero:
                 raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
         if not 0.0 <= self.reanalysed <= 1.0:
             raise UsageError(f"reanalysed is a share, from 0 to 1; got {self.reanalysed}.")
+        for field in ("consistency", "prefix"):
+            if getattr(self, field) < 0:
+                raise UsageError(f"{field} is 0 or more; got {getattr(self, field)}.")
 
     @property
     def world(self) -> ValueEquivalent:
@@ -202,6 +215,9 @@ class MuZero:
             support=self.support,
             discount=self.discount,
             value_scale=self.value_scale,
+            consistency=self.consistency,
+            prefix=self.prefix,
+            augment=self.augment,
             foresees=self.foresees,
         )
 
@@ -304,18 +320,19 @@ class MuZero:
 
     def learn(self, state: State, key) -> tuple[State, Metrics]:
         """One update on one batch of windows."""
-        sample_key, search_key, side_key = jax.random.split(key, 3)
+        sample_key, search_key, side_key, world_key = jax.random.split(key, 4)
         frames, place, weights = windows.sample(
             state.replay, sample_key, self.batch_size, self.correction
         )
         if self.spec.symmetries:
             frames = _turned(frames, symmetries.draw(self.spec, side_key, self.batch_size))
         observation = sequences.see(self.spec, state.params, frames.observation)
-        batch = self.targets(state, frames.replace(observation=observation), search_key)
+        frames = frames.replace(observation=observation)
+        batch = self.targets(state, frames, search_key, windows.age(state.replay, place))
         batch = batch.replace(weight=weights)
         world = state.params["world"]
         (_, (error, metrics)), grads = jax.value_and_grad(self.world.loss, has_aux=True)(
-            world, None, batch
+            world, world_key, batch
         )
         descent, optimiser = self.optimiser.update(grads, state.optimiser, world)
         world = optax.apply_updates(world, descent)
@@ -329,8 +346,9 @@ class MuZero:
         )
         return state, metrics
 
-    def targets(self, state: State, frames: Frame, key) -> Unroll:
-        """What the model should say along windows `[batch_length, B, ...]`."""
+    def targets(self, state: State, frames: Frame, key, age=0.0) -> Unroll:
+        """What the model should say along windows `[batch_length, B, ...]`, each followed by `age`
+        frames, `[B]`, of its stream."""
         steps = self.unroll
         lesson = self._lesson(state, frames, key)
         # Whether the window's first episode still goes on behind each frame.
@@ -342,9 +360,10 @@ class MuZero:
             going_on=~frames.is_terminal[1 : steps + 1],
             stepped=on[:-1],
             policy=lesson.policy,
-            value=self._returns(state, frames),
+            value=self._returns(state, frames, age),
             decided=on,
             sampled=lesson.actions,
+            following=frames.observation[1 : steps + 1],
             legal=None if frames.legal is None else frames.legal[: steps + 1],
         )
 
@@ -372,24 +391,29 @@ class MuZero:
             lesson = jax.tree.map(lambda old, new: old.at[:, :again].set(new), lesson, fresh)
         return lesson
 
-    def _returns(self, state: State, frames: Frame):
-        """n-step returns `[unroll + 1, B]` of the first frames, bootstrapped by the slow world."""
+    def _returns(self, state: State, frames: Frame, age):
+        """n-step returns `[unroll + 1, B]` of the first frames, bootstrapped by the slow world: the
+        older the window, the sooner."""
         slow, lanes = state.params["slow"], jnp.arange(frames.reward.shape[1])
+        share = self.off_policy * self.num_envs * age / 100_000
+        horizon = jnp.maximum(self.td_steps - jnp.floor(share * self.td_steps), 1)
+        horizon = jnp.broadcast_to(horizon.astype(jnp.int32), lanes.shape)
         # Looked at are only the frames that returns are bootstrapped in, not all of the window:
         # n steps on, or the episode's last frame if it comes before.
         times = jnp.arange(self.batch_length)[:, None]
         ends = jnp.where(frames.is_last, times, self.batch_length)
         next_end = jax.lax.cummin(ends, axis=0, reverse=True)[1 : self.unroll + 2]
-        until = jnp.minimum(next_end, times[: self.unroll + 1] + self.td_steps)
+        until = jnp.minimum(next_end, times[: self.unroll + 1] + horizon)
         latents = self.world.represent(slow, frames.observation[until, lanes])
         _, value = self.world.evaluate(slow, latents)
         value = jnp.zeros_like(frames.reward).at[until, lanes].set(value)
-        return jax.vmap(ops.n_step_returns, (1, 1, 1, 1, None), 1)(
+        return jax.vmap(ops.n_step_returns, (1, 1, 1, 1, None, 0), 1)(
             frames.reward[1:],
             self.spec.sign * self.discount * (1.0 - frames.is_terminal[1:]),
             value[1:],
             1.0 - frames.is_last[1:],
             self.td_steps,
+            horizon,
         )
 
     def phases(self, steps: int) -> tuple[Phase, ...]:

@@ -32,7 +32,7 @@ def lambda_returns(r_t, discount_t, v_t, lambda_t):
     return jax.lax.scan(backup, v_t[-1], (r_t, discount_t, v_t, lambda_t), reverse=True)[1]
 
 
-def n_step_returns(r_t, discount_t, v_t, lambda_t, n: int):
+def n_step_returns(r_t, discount_t, v_t, lambda_t, n: int, horizon=None):
     """n-step returns (Sutton & Barto 2018, eq. 7.1) of every step that has n of them ahead.
 
     G¹_t = r_t + γ_t v_t,  Gⁿ_t = r_t + γ_t · [(1 − λ_t) v_t + λ_t Gⁿ⁻¹_{t+1}]
@@ -43,6 +43,7 @@ def n_step_returns(r_t, discount_t, v_t, lambda_t, n: int):
       v_t: value of the state each step leads to, `[T]`.
       lambda_t: mixing in [0, 1], a scalar or `[T]`; 0 stops the return at that step.
       n: steps, static, from 1 to T.
+      horizon: steps of this return, a scalar from 1 to n; n if omitted.
     Returns:
       `[T − n + 1]` returns.
     """
@@ -51,9 +52,11 @@ def n_step_returns(r_t, discount_t, v_t, lambda_t, n: int):
     if not 1 <= n <= len(r_t):
         raise ValueError(f"n-step returns of {len(r_t)} steps need n from 1 to that; got {n}.")
     lambda_t = jnp.broadcast_to(lambda_t, r_t.shape)
+    horizon = n if horizon is None else horizon
 
-    def longer(_, g):
+    def longer(steps, g):
         following = jnp.roll(g, -1)  # wrong in the last places, which are not returned
-        return r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * following)
+        longer = r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * following)
+        return jnp.where(steps < horizon, longer, g)
 
     return jax.lax.fori_loop(1, n, longer, r_t + discount_t * v_t)[: len(r_t) - n + 1]

@@ -74,6 +74,12 @@ def sample(replay: Windows, key, batch_size: int, beta) -> Sample:
     return Sample(frames, place, sum_tree.weights(probability, number, beta))
 
 
+def age(replay: Windows, place: Place) -> jax.Array:
+    """How many frames their streams have received since the windows' last ones, `[B]`."""
+    capacity = replay.streams.frames.reward.shape[1]
+    return (replay.streams.head[place.stream] - 1 - place.slot[-1]) % capacity
+
+
 def update(replay: Windows, place: Place, priorities, alpha) -> Windows:
     """Gives sampled windows new priorities `[B]`, not negative; one drawn twice gets its largest.
 

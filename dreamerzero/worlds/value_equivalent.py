@@ -9,19 +9,35 @@ Nothing asks of s that it shows the observation: s_k must only foretell what s =
 (Schrittwieser et al. 2020). Different from the paper: the model knows that episodes end, so that no
 search looks for rewards behind the end; it knows which moves of a game are legal, so that none
 looks for them among others; and reward and policy are read from the new state alone.
+
+Three things make it learn from less (Ye et al. 2021, "Mastering Atari Games with Limited Data"),
+each of them off by default:
+
+    consistency   −cos(q(p(s_k)), p(h(o_k))), no gradient through the second   (SimSiam, §4.1)
+    prefix        R_k = r_1 + … + r_k, read from what an LSTM has seen of s_1 … s_k    (§4.2)
+    augment       o_k as it might also look: o_0, and what the consistency compares with
+
+Rewards are the differences R_k − R_{k−1}; every `prefix` steps, in the loss as in a search, sum and
+LSTM begin anew. Then a latent is not s_k alone but a `Latent`. Different from the paper: p and q
+have layers of `units`, where it has 1024 and in q's hidden layer 512, and the LSTM is as large as s
+where it has 512; over the batch only p's output is normalised, not every layer.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 
 from dreamerzero.nn.distributions import num_outputs, policy
 from dreamerzero.nn.heads import Support, bernoulli_loss
-from dreamerzero.nn.networks import MLP, ConvEncoder, PictureEncoder, is_picture
-from dreamerzero.nn.observations import network_input
+from dreamerzero.nn.networks import MLP, ConvEncoder, PictureEncoder, fan_in, is_picture
+from dreamerzero.nn.observations import augmented, network_input
 from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, static
 
 
@@ -40,11 +56,22 @@ class Unroll:
     weight: jax.Array | float = 1.0  # [B], of each window in the loss
     sampled: jax.Array | None = None  # [K + 1, B, A, ...]: the actions that `policy` is over
     legal: jax.Array | None = None  # [K + 1, B, A], in games
+    following: jax.Array | None = None  # [K, B, ...]: what was seen after each action
+
+
+@struct.dataclass
+class Latent:
+    """A state with the value prefix of the steps that led there; leaves `[..., ]`."""
+
+    state: jax.Array  # [..., latent]
+    memory: Any  # of the LSTM
+    prefix: jax.Array  # the rewards of the steps since the last reset
+    steps: jax.Array  # how many these are
 
 
 @struct.dataclass
 class ValueEquivalent:
-    """A `World` whose latents are vectors `[B, latent]` in [0, 1].
+    """A `World` whose latents are vectors `[B, latent]` in [0, 1], or with `prefix` `Latent`s.
 
     With two players rewards and values are those of who is to move, and discounts are negative.
     """
@@ -57,6 +84,9 @@ class ValueEquivalent:
     support: int = static()  # h of the largest reward or value
     discount: float = 0.997
     value_scale: float = 0.25
+    consistency: float = static(0.0)  # its weight; 0 builds no projector
+    prefix: int = static(0)  # steps between two resets; 0 reads every reward by itself
+    augment: bool = static(False)
     foresees: bool = static(True)  # or knows no more than policy and value of what is observed
 
     @property
@@ -74,6 +104,8 @@ class ValueEquivalent:
             self.depth,
             self.scalar.num,
             self.spec.masked,
+            bool(self.prefix),
+            bool(self.consistency),
         )
 
     def init(self, key):
@@ -84,7 +116,7 @@ class ValueEquivalent:
         return self.net.init(key, observation, self._action(action))
 
     def initial(self, batch_size: int):
-        return jnp.zeros((batch_size, self.latent))
+        return self._root(jnp.zeros((batch_size, self.latent)))
 
     def observe(self, params, key, latent, action, observation, is_first):
         """The latent of one observation `[B, ...]`, whatever came before."""
@@ -92,21 +124,33 @@ class ValueEquivalent:
 
     def represent(self, params, observation):
         """h: observations `[..., *shape]` to latents `[..., latent]`."""
-        return self._apply(params, Networks.represent, observation)
+        return self._root(self._apply(params, Networks.represent, observation))
 
-    def step(self, params, key, action, latent) -> tuple[Prediction, jax.Array]:
+    def step(self, params, key, action, latent) -> tuple[Prediction, Any]:
         """Imagines one step `[B, ...]`; there is no chance in it, and `key` is not used."""
-        latent = self._apply(params, Networks.dynamics, latent, self._action(action))
-        reward, logit = self._apply(params, Networks.outcome, latent)
+        state = self._apply(params, Networks.dynamics, self._state(latent), self._action(action))
+        if not self.prefix:
+            outputs, logit = self._apply(params, Networks.outcome, state)
+            reward, latent = self.scalar.mean(outputs), state
+        else:
+            memory, seen = self._apply(params, Networks.remember, latent.memory, state)
+            outputs, logit = self._apply(params, Networks.outcome, state, seen)
+            prefix, steps = self.scalar.mean(outputs), latent.steps + 1
+            reward = prefix - latent.prefix
+            full = steps == self.prefix
+            latent = jax.tree.map(
+                partial(_where, full), self._root(state), Latent(state, memory, prefix, steps)
+            )
         going_on = self.spec.sign * self.discount * jax.nn.sigmoid(logit)
-        return Prediction(self.scalar.mean(reward), going_on), latent
+        return Prediction(reward, going_on), latent
 
     def evaluate(self, params, latent):
         """f: what parametrises the policy, `[..., A]` logits if actions are discrete, and the value
         `[...]` of latents `[..., latent]`. In games a logit has that of the move's being legal."""
-        outputs, value = self._apply(params, Networks.prediction, latent)
+        state = self._state(latent)
+        outputs, value = self._apply(params, Networks.prediction, state)
         if self.spec.masked and self.foresees:
-            outputs += jax.nn.log_sigmoid(self._apply(params, Networks.legality, latent))
+            outputs += jax.nn.log_sigmoid(self._apply(params, Networks.legality, state))
         return outputs, self.scalar.mean(value)
 
     def policy(self, outputs):
@@ -117,21 +161,24 @@ class ValueEquivalent:
         """Every step's error against its targets (Schrittwieser et al. 2020, eq. 1).
 
         l = Σ_k w_k [l_policy(π_k, p_k) + c l_value(z_k, v_k) + l_reward(u_k, r_k) + l_end],
-        w_0 = 1, w_k = 1/K. Half of the gradient passes each step of the dynamics (appendix G).
+        w_0 = 1, w_k = 1/K. Half of the gradient passes each step of the dynamics (appendix G). With
+        `prefix` u_k and r_k are sums of rewards since the last reset; `consistency` adds its own.
 
-        No `key` is needed.
+        No `key` is needed, except to augment.
 
         Returns:
           The scalar loss, and the error `[B]` of the first value with metrics.
         """
         steps = len(batch.action)
+        if self.augment:
+            batch = self._augmented(key, batch)
 
         def body(latent, action):
             latent = 0.5 * latent + 0.5 * jax.lax.stop_gradient(latent)
             latent = self._apply(params, Networks.dynamics, latent, action)
             return latent, latent
 
-        root = self.represent(params, batch.observation)
+        root = self._apply(params, Networks.represent, batch.observation)
         latents = root[None]
         if self.foresees:
             _, foreseen = jax.lax.scan(body, root, self._action(batch.action))
@@ -152,24 +199,75 @@ class ValueEquivalent:
             "policy": decided * policy_loss,
             "value": self.value_scale * decided * self.scalar.loss(value, batch.value),
         }
+        stepped = share * batch.stepped
         if self.foresees:
-            stepped = share * batch.stepped
-            reward, logit = self._apply(params, Networks.outcome, foreseen)
+            seen = self._remember(params, foreseen) if self.prefix else None
+            rewards = prefixes(batch.reward, self.prefix) if self.prefix else batch.reward
+            reward, logit = self._apply(params, Networks.outcome, foreseen, seen)
             going_on = batch.going_on.astype(jnp.float32)
             losses |= {
-                "reward": stepped * self.scalar.loss(reward, batch.reward),
+                "reward": stepped * self.scalar.loss(reward, rewards),
                 "continue": stepped * bernoulli_loss(logit, going_on),
             }
         if self.foresees and batch.legal is not None:
             logits = self._apply(params, Networks.legality, latents)
             legal = bernoulli_loss(logits, batch.legal.astype(jnp.float32))
             losses["legal"] = decided * legal.sum(axis=-1)
+        if self.consistency:
+            target = self._apply(params, Networks.represent, batch.following)
+            distance = self._inconsistency(params, foreseen, target, batch.stepped)
+            losses["consistency"] = self.consistency * stepped * distance
         losses = {name: jnp.mean(batch.weight * loss.sum(axis=0)) for name, loss in losses.items()}
         metrics = {f"loss/{name}": loss for name, loss in losses.items()}
         first = self.scalar.mean(value[0])
         metrics |= {"policy_entropy": policy.entropy().mean(), "value": first.mean()}
         error = batch.decided[0] * jnp.abs(first - batch.value[0])
         return sum(losses.values()), (error, metrics)
+
+    def _root(self, state):
+        """The latent in which nothing was rewarded yet."""
+        if not self.prefix:
+            return state
+        batch = state.shape[:-1]
+        memory = (jnp.zeros_like(state), jnp.zeros_like(state))
+        return Latent(state, memory, jnp.zeros(batch), jnp.zeros(batch, jnp.int32))
+
+    def _state(self, latent):
+        return latent.state if self.prefix else latent
+
+    def _remember(self, params, states):
+        """What the LSTM has seen by each of `states [K, B, latent]`, with its resets."""
+
+        def body(memory, inputs):
+            state, reset = inputs
+            memory = jax.tree.map(lambda leaf: jnp.where(reset, 0.0, leaf), memory)
+            return self._apply(params, Networks.remember, memory, state)
+
+        resets = jnp.arange(len(states)) % self.prefix == 0
+        return jax.lax.scan(body, self._root(states[0]).memory, (states, resets))[1]
+
+    def _inconsistency(self, params, imagined, seen, real):
+        """−cos `[...]` of latents `[..., latent]` with those of what was seen, which get no
+        gradient; only the `real` ones count."""
+        target = jax.lax.stop_gradient(self._apply(params, Networks.project, seen, real))
+        guess = self._apply(params, Networks.guess, imagined, real)
+        return -optax.cosine_similarity(guess, target, epsilon=1e-6)
+
+    def _augmented(self, key, batch: Unroll) -> Unroll:
+        """`batch` with every picture or grid in it changed by itself; vectors stay."""
+        space = self.spec.observation
+        if len(space.shape) < 2:
+            return batch
+
+        def change(key, seen):
+            images = seen.reshape(-1, *space.shape)
+            keys = jax.random.split(key, len(images))
+            return jax.vmap(partial(augmented, spec=space))(keys, images).reshape(seen.shape)
+
+        first, later = jax.random.split(key)
+        return batch.replace(
+            observation=change(first, batch.observation), following=change(later, batch.following)
+        )
 
     def _action(self, action):
         """One-hot, or within the bounds: samples of a normal can be beyond them."""
@@ -192,6 +290,8 @@ class Networks(nn.Module):
     depth: int
     num_bins: int
     masked: bool  # whether not every action is always legal
+    recurrent: bool = False  # for the value prefix
+    projects: bool = False  # for the consistency
 
     def setup(self):
         shape = self.observation.shape
@@ -205,13 +305,21 @@ class Networks(nn.Module):
         self.go_on = MLP(1, self.units, 1)
         self.policy = MLP(1, self.units, self.num_outputs, output_scale=0.0)
         self.value = MLP(1, self.units, self.num_bins, output_scale=0.0)
-        self.legal = MLP(1, self.units, self.num_outputs)
+        if self.masked:
+            self.legal = MLP(1, self.units, self.num_outputs)
+        if self.recurrent:
+            self.lstm = nn.OptimizedLSTMCell(self.latent, recurrent_kernel_init=fan_in())
+        if self.projects:
+            self.projector = MLP(2, self.units, self.units)
+            self.predictor = MLP(1, self.units // 2, self.units)
 
     def __call__(self, observation, action):
         """Touches every parameter once, for `init`."""
         latent = self.dynamics(self.represent(observation), action)
+        seen = self.remember((latent, latent), latent)[1] if self.recurrent else None
+        projected = self.guess(latent, jnp.ones(len(latent))) if self.projects else None
         legal = self.legality(latent) if self.masked else None
-        return self.outcome(latent), self.prediction(latent), legal
+        return self.outcome(latent, seen), self.prediction(latent), projected, legal
 
     def glance(self, observation):
         """Touches what needs no dynamics, for `init`."""
@@ -226,9 +334,14 @@ class Networks(nn.Module):
     def dynamics(self, latent, action):
         return _unit_range(self.transition(jnp.concatenate([latent, action], axis=-1)))
 
-    def outcome(self, latent):
-        """Logits of the reward's classes `[..., K]`, and of going on `[...]`."""
-        return self.reward(latent), self.go_on(latent)[..., 0]
+    def remember(self, memory, latent):
+        """The LSTM's next memory, and what it has seen by then `[..., latent]`."""
+        return self.lstm(memory, latent)
+
+    def outcome(self, latent, seen=None):
+        """Logits of the classes `[..., K]` of the reward, or of the value prefix of what was `seen`
+        on the way; and of going on `[...]`."""
+        return self.reward(latent if seen is None else seen), self.go_on(latent)[..., 0]
 
     def prediction(self, latent):
         """What parametrises the policy `[..., A]`, and logits of the value's classes `[..., K]`."""
@@ -237,6 +350,32 @@ class Networks(nn.Module):
     def legality(self, latent):
         """Logits `[..., A]` of each action's being legal."""
         return self.legal(latent)
+
+    def project(self, latent, real):
+        """p: what the consistency compares, `[..., units]`, in units of its spread over those that
+        are `real [...]`, 1 or 0: else one direction for all latents would do."""
+        x = self.projector(latent)
+        share = (real / jnp.maximum(real.sum(), 1.0))[..., None]
+        batch = tuple(range(real.ndim))
+        mean = jnp.sum(share * x, axis=batch)
+        variance = jnp.sum(share * jnp.square(x - mean), axis=batch)
+        return (x - mean) * jax.lax.rsqrt(variance + 1e-5)
+
+    def guess(self, latent, real):
+        """q ∘ p: an imagined latent's guess of the projection of a seen one."""
+        return self.predictor(self.project(latent, real))
+
+
+def prefixes(reward, reset: int):
+    """Sums of rewards `[K, ...]` from the last reset on; there is one every `reset` steps."""
+    total = jnp.cumsum(reward, axis=0)
+    start = jnp.arange(len(reward)) // reset * reset
+    return total - (total - reward)[start]
+
+
+def _where(condition, x, y):
+    """`x` or `y`, `[B, ...]`, by a condition `[B]`."""
+    return jnp.where(condition.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
 
 
 def _unit_range(latent):

@@ -64,6 +64,16 @@ def test_n_step_returns_match_rlax_where_it_has_all_the_steps():
     )
 
 
+def test_n_step_returns_with_a_shorter_horizon_are_those_of_fewer_steps():
+    reward, discount, value, lambda_t = map(jnp.float32, draws(0))
+    for horizon in range(1, 5):
+        found = jax.jit(ops.n_step_returns, static_argnums=4)(
+            reward, discount, value, lambda_t, 4, jnp.int32(horizon)
+        )
+        fewer = ops.n_step_returns(reward, discount, value, lambda_t, horizon)
+        np.testing.assert_allclose(found, fewer[: len(found)], rtol=1e-6)
+
+
 def test_n_step_returns_of_more_steps_than_there_are_are_refused():
     with pytest.raises(ValueError, match="from 1"):
         ops.n_step_returns(jnp.zeros(3), jnp.ones(3), jnp.zeros(3), 1.0, 4)

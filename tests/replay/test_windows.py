@@ -94,3 +94,22 @@ def test_windows_are_slices_of_one_stream():
     drawn = sample(replay, jax.random.key(0), 64, 1.0)
     for index in range(64):
         assert moments(lane(drawn.frames, index, 1)) in slices
+
+
+def test_the_age_of_windows_is_what_came_after_them():
+    lives = [Life([3, 2], 0), Life([7], 1)]
+    replay = windows.init(SPEC, STREAMS, STREAMS * SLOTS, LENGTH)
+    for _ in range(7):  # more than a stream holds
+        replay = add(replay, rollout(lives))
+    drawn = sample(replay, jax.random.key(0), 64, 1.0)
+    ages = windows.age(replay, drawn.place)
+    seen = set()
+    for index, (stream, age) in enumerate(zip(drawn.place.stream, ages, strict=True)):
+        life = lives[int(stream)].frames
+        assert len(life) > SLOTS
+        window = moments(lane(drawn.frames, index, 1))
+        (start,) = (s for s in starts(lives[int(stream)]) if life[s : s + LENGTH] == window)
+        later = len(life) - (start + LENGTH)
+        assert age == later
+        seen.add(later)
+    assert 0 in seen

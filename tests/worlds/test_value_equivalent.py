@@ -1,11 +1,14 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from dreamerzero.planning import gumbel_search
 from dreamerzero.types import Box, Discrete, EnvSpec
-from dreamerzero.worlds.value_equivalent import Unroll, ValueEquivalent
+from dreamerzero.worlds.value_equivalent import Latent, Networks, Unroll, ValueEquivalent, prefixes
 
 SIZES = {"latent": 6, "layers": 1, "units": 8, "depth": 2, "support": 5}
 SPECS = {
@@ -167,3 +170,136 @@ def test_one_batch_can_be_learnt_by_heart():
         np.testing.assert_allclose(prediction.reward, batch.reward[k], atol=0.05)
         expected = model.discount * batch.going_on[k]
         np.testing.assert_allclose(prediction.discount, expected, atol=0.05)
+
+
+def followed(spec, steps=3, batch=4):
+    """An `unroll` with what was seen after each action, in some other episodes."""
+    seen = [observations(spec, batch, 1 + step) for step in range(steps)]
+    return unroll(spec, steps, batch).replace(
+        following=jnp.stack(seen), stepped=jnp.array([[1.0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]])
+    )
+
+
+def test_consistency_is_the_angle_to_what_was_seen_and_teaches_the_imagined_side_alone():
+    """Against a loop, with the seen side computed from parameters of its own."""
+    spec, steps, weight = SPECS["vector"], 3, 1.5
+    plain, model, batch = world(spec), world(spec, consistency=weight), followed(spec)
+    params = opinionated(model)
+
+    def layer(params, name, latents):
+        """Of all latents at once."""
+        return model.net.apply(params, latents, method=lambda net, x: getattr(net, name)(x))
+
+    def projected(params, latents):
+        x = layer(params, "projector", latents)
+        real = x[batch.stepped == 1]  # their mean and spread are the units
+        return (x - real.mean(axis=0)) / jnp.sqrt(real.var(axis=0) + 1e-5)
+
+    def expected(params, fixed):
+        latents = [model.represent(params, batch.observation)]
+        for action in batch.action:
+            latent = 0.5 * latents[-1] + 0.5 * jax.lax.stop_gradient(latents[-1])
+            latents.append(model.step(params, None, action, latent)[1])
+        guess = layer(params, "predictor", projected(params, jnp.stack(latents[1:])))
+        seen = jnp.stack([model.represent(fixed, observation) for observation in batch.following])
+        target, loss = projected(fixed, seen), 0.0
+        for k in range(steps):
+            for b in range(4):
+                x, y = guess[k, b], target[k, b]
+                cosine = x @ y / (jnp.linalg.norm(x) * jnp.linalg.norm(y))
+                loss -= weight / steps * batch.stepped[k, b] * cosine / 4
+        return loss
+
+    def ours(params):
+        return model.loss(params, None, batch)[0] - plain.loss(params, None, batch)[0]
+
+    loss, grads = jax.value_and_grad(ours)(params)
+    np.testing.assert_allclose(loss, expected(params, params), rtol=1e-4)
+    np.testing.assert_allclose(
+        model.loss(params, None, batch)[1][1]["loss/consistency"], loss, rtol=1e-4
+    )
+    close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+    jax.tree.map(close, grads, jax.grad(expected)(params, params))
+
+
+def test_consistency_does_not_look_into_the_next_episode():
+    spec = SPECS["vector"]
+    model, batch = world(spec, consistency=2.0), followed(spec)
+    params = opinionated(model)
+    off = batch.stepped[..., None] == 0
+    other = batch.replace(following=jnp.where(off, 7.0, batch.following))
+    assert model.loss(params, None, batch)[0] == model.loss(params, None, other)[0]
+
+
+def test_what_is_off_has_no_parameters():
+    def parts(**fields):
+        return set(
+            jax.eval_shape(world(SPECS["vector"], **fields).init, jax.random.key(0))["params"]
+        )
+
+    plain = parts()
+    assert parts(consistency=1.0) - plain == {"projector", "predictor"}
+    assert parts(prefix=5) - plain == {"lstm"}
+
+
+def test_prefixes_are_sums_since_the_last_reset():
+    reward = np.random.default_rng(0).normal(size=(12, 3))
+    for reset in (1, 5, 20):
+        expected = [reward[k // reset * reset : k + 1].sum(axis=0) for k in range(12)]
+        np.testing.assert_allclose(prefixes(jnp.asarray(reward), reset), expected, atol=1e-5)
+
+
+def test_rewards_in_a_search_are_differences_of_prefixes():
+    """With one action a tree is a path. What is predicted along it is what the loss unrolls."""
+    spec, depth, reset = EnvSpec("path", Box((3,)), Discrete(1)), 12, 5
+    model = world(spec, prefix=reset)
+    params = opinionated(model)
+    root = model.represent(params, observations(spec, 4))
+    assert isinstance(root, Latent)
+    jax.tree.map(np.testing.assert_array_equal, model.initial(4).memory, root.memory)
+    tree = gumbel_search(
+        jax.random.key(0),
+        partial(model.evaluate, params),
+        partial(model.step, params),
+        root,
+        simulations=depth,
+    ).tree
+    reward = np.asarray(tree.children_rewards)[:, :depth, 0].T
+    nodes = tree.embeddings
+    np.testing.assert_array_equal(nodes.steps[0], np.arange(depth + 1) % reset)
+
+    states = jnp.moveaxis(nodes.state, 1, 0)[1:]
+    expected = []
+    for k, state in enumerate(states):
+        if k % reset == 0:
+            memory, before = jax.tree.map(jnp.zeros_like, (state, state)), 0.0
+        memory, seen = model.net.apply(params, memory, state, method=Networks.remember)
+        logits, _ = model.net.apply(params, state, seen, method=Networks.outcome)
+        after = model.scalar.mean(logits)
+        expected.append(after - before)
+        before = after
+    np.testing.assert_allclose(reward, expected, atol=1e-4)
+
+    # The loss is that of the sums of these rewards.
+    batch = unroll(spec, depth).replace(observation=observations(spec, 4))
+    summed = prefixes(jnp.asarray(reward), reset)
+    target = prefixes(batch.reward, reset)
+    seen = model._remember(params, states)
+    logits, _ = model.net.apply(params, states, seen, method=Networks.outcome)
+    np.testing.assert_allclose(model.scalar.mean(logits), summed, atol=1e-3)
+    loss = model.scalar.loss(logits, target).sum(axis=0).mean() / depth
+    metrics = model.loss(params, None, batch)[1][1]
+    np.testing.assert_allclose(metrics["loss/reward"], loss, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vector", "grid"])
+def test_augmenting_changes_images_by_the_key_and_no_vectors(name):
+    spec = SPECS[name]
+    model, batch = world(spec, consistency=2.0, augment=True), followed(spec)
+    params = opinionated(model)
+    loss = jax.jit(lambda seed: model.loss(params, jax.random.key(seed), batch)[0])
+    plain = world(spec, consistency=2.0).loss(params, None, batch)[0]
+    assert loss(0) == loss(0)
+    assert (loss(0) != loss(1)) == (name == "grid")
+    if name == "vector":
+        np.testing.assert_allclose(loss(0), plain, rtol=1e-6)

@@ -153,6 +153,8 @@ class MuZero:
     """how much of that bias is corrected in the loss: the exponent β"""
     noise: float = 0.25
     """puct: share of noise in the root's prior, while training"""
+    openings: float = 0.0
+    """share of training games that begin with any move, so that all beginnings are known"""
     breadth: float = 1.0
     """temperature of the policy that actions are sampled from"""
     concentration: float = 0.3
@@ -168,6 +170,7 @@ class MuZero:
             "train_ratio": 64.0,
             "td_steps": 45,
             "simulations": 32,
+            "openings": 0.5,
             "support": 1,
             "discount": 1.0,
         },
@@ -255,7 +258,18 @@ class MuZero:
         world = params["world" if explore else "slow"]
         root = self.root(params, world, timestep)
         choice = self.plan(params, world, key, root, explore=explore, legal=timestep.legal)
-        return ActorOutput(choice.action, memory, choice.lesson)
+        action = choice.action
+        if explore and timestep.legal is not None:
+            # Not 0 or 1: these are the keys into which `plan` splits its own.
+            action = self._open(jax.random.fold_in(key, 2), timestep, action)
+        return ActorOutput(action, memory, choice.lesson)
+
+    def _open(self, key, timestep: TimeStep, action):
+        """`action [B]`, or at an episode's beginning sometimes any that is legal."""
+        coin_key, any_key = jax.random.split(key)
+        anything = jax.random.categorical(any_key, jnp.where(timestep.legal, 0.0, -jnp.inf))
+        coin = jax.random.bernoulli(coin_key, self.openings, action.shape)
+        return jnp.where(timestep.is_first & coin, anything, action)
 
     def root(self, params, world, timestep: TimeStep):
         """Where a search begins: latents `[B, latent]` of what is seen."""

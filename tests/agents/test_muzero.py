@@ -230,3 +230,25 @@ def test_windows_whose_value_was_wrong_come_again():
         leaves = np.asarray(state.replay.tree)[state.replay.tree.size // 2 :]
         masses = np.unique(leaves[leaves > 0])
         assert (len(masses) == 1) == (power == 0.0)
+
+
+def test_games_begin_with_any_move():
+    env = envs.make("TicTacToe-pgx")
+    _, timestep = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 400))
+
+    def moves(openings, is_first=True, explore=True):
+        agent = small(env, openings=openings)
+        params = agent.init(jax.random.key(0)).params
+        now = timestep.replace(
+            is_first=jnp.full(400, is_first), legal=jnp.tile(jnp.arange(9) > 1, (400, 1))
+        )
+        act = jax.jit(partial(agent.act, params, timestep=now, memory=(), explore=explore))
+        return np.asarray(act(jax.random.key(1)).action)
+
+    searched, opened = moves(0.0), moves(1.0)
+    assert {*opened.tolist()} == {*range(2, 9)}
+    assert np.bincount(opened, minlength=9)[2:].min() > 25  # 57 on average
+    share = (moves(0.5) != searched).mean()
+    assert 0.3 < share < 0.5  # half of them, but for those that are the same by chance
+    np.testing.assert_array_equal(moves(1.0, is_first=False), searched)
+    assert len({*moves(1.0, explore=False).tolist()}) == 1

@@ -64,7 +64,7 @@ def play(
 
 def _ask(env: Env, state, ask, say) -> int | None:
     """A legal move, asked for until there is one."""
-    legal = np.flatnonzero(state.legal_action_mask)
+    moves = {name(env, action): int(action) for action in np.flatnonzero(state.legal_action_mask)}
     while True:
         try:
             typed = ask("your move: ").strip().lower()
@@ -72,7 +72,6 @@ def _ask(env: Env, state, ask, say) -> int | None:
             return None
         if not typed:
             return None
-        moves = {name(env, action): int(action) for action in legal}
         if typed in moves:
             return moves[typed]
         say(f"{typed!r} is no legal move. Legal: {' '.join(moves)}")

@@ -199,8 +199,8 @@ class ValueEquivalent:
             "policy": decided * policy_loss,
             "value": self.value_scale * decided * self.scalar.loss(value, batch.value),
         }
-        stepped = share * batch.stepped
         if self.foresees:
+            stepped = share * batch.stepped
             seen = self._remember(params, foreseen) if self.prefix else None
             rewards = prefixes(batch.reward, self.prefix) if self.prefix else batch.reward
             reward, logit = self._apply(params, Networks.outcome, foreseen, seen)
@@ -209,14 +209,14 @@ class ValueEquivalent:
                 "reward": stepped * self.scalar.loss(reward, rewards),
                 "continue": stepped * bernoulli_loss(logit, going_on),
             }
-        if self.foresees and batch.legal is not None:
-            logits = self._apply(params, Networks.legality, latents)
-            legal = bernoulli_loss(logits, batch.legal.astype(jnp.float32))
-            losses["legal"] = decided * legal.sum(axis=-1)
-        if self.consistency:
-            target = self._apply(params, Networks.represent, batch.following)
-            distance = self._inconsistency(params, foreseen, target, batch.stepped)
-            losses["consistency"] = self.consistency * stepped * distance
+            if batch.legal is not None:
+                logits = self._apply(params, Networks.legality, latents)
+                legal = bernoulli_loss(logits, batch.legal.astype(jnp.float32))
+                losses["legal"] = decided * legal.sum(axis=-1)
+            if self.consistency:
+                target = self._apply(params, Networks.represent, batch.following)
+                distance = self._inconsistency(params, foreseen, target, batch.stepped)
+                losses["consistency"] = self.consistency * stepped * distance
         losses = {name: jnp.mean(batch.weight * loss.sum(axis=0)) for name, loss in losses.items()}
         metrics = {f"loss/{name}": loss for name, loss in losses.items()}
         first = self.scalar.mean(value[0])

@@ -267,7 +267,7 @@ class MuZero:
     def _open(self, key, timestep: TimeStep, action):
         """`action [B]`, or at an episode's beginning sometimes any that is legal."""
         coin_key, any_key = jax.random.split(key)
-        anything = jax.random.categorical(any_key, jnp.where(timestep.legal, 0.0, -jnp.inf))
+        anything = distributions.anything(any_key, timestep.legal)
         coin = jax.random.bernoulli(coin_key, self.openings, action.shape)
         return jnp.where(timestep.is_first & coin, anything, action)
 
@@ -339,7 +339,7 @@ class MuZero:
             state.replay, sample_key, self.batch_size, self.correction
         )
         if self.spec.symmetries:
-            frames = _turned(frames, symmetries.draw(self.spec, side_key, self.batch_size))
+            frames = symmetries.draw(self.spec, side_key, self.batch_size).frames(frames)
         observation = sequences.see(self.spec, state.params, frames.observation)
         frames = frames.replace(observation=observation)
         batch = self.targets(state, frames, search_key, windows.age(state.replay, place))
@@ -432,13 +432,3 @@ class MuZero:
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
         return sequences.phases(self, steps)
-
-
-def _turned(frames: Frame, sides: symmetries.Sides) -> Frame:
-    """Windows `[T, B, ...]` of a game as seen from other sides."""
-    return frames.replace(
-        observation=sides.observations(frames.observation),
-        action=sides.actions(frames.action),
-        context=Lesson(sides.weights(frames.context.policy)),
-        legal=sides.weights(frames.legal),
-    )

@@ -43,3 +43,8 @@ def tempered(policy: distrax.Distribution, temperature) -> distrax.Distribution:
         return distrax.Categorical(logits=policy.logits / temperature)
     normal = policy.distribution
     return distrax.Independent(distrax.Normal(normal.loc, normal.scale * temperature**0.5), 1)
+
+
+def anything(key, legal):
+    """Any action `[...]` of those that are `legal [..., A]`."""
+    return jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from dreamerzero.replay.sequence import Frame
 from dreamerzero.types import EnvSpec
 
 
@@ -15,6 +16,15 @@ class Sides:
 
     cells: jax.Array  # [B, H·W]
     order: jax.Array  # [B, A]
+
+    def frames(self, frames: Frame) -> Frame:
+        """Frames `[T, B, ...]` seen from there, whose context is numbers for every action."""
+        return frames.replace(
+            observation=self.observations(frames.observation),
+            action=self.actions(frames.action),
+            context=jax.tree.map(self.weights, frames.context),
+            legal=self.weights(frames.legal),
+        )
 
     def observations(self, x):
         """Boards `[T, B, H, W, ...]` seen from there."""

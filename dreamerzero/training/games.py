@@ -17,6 +17,7 @@ import numpy as np
 from gymnax.environments.environment import Environment
 
 from dreamerzero.envs import Env
+from dreamerzero.nn.distributions import anything
 from dreamerzero.planning import puct_search
 from dreamerzero.training import checkpoints, evaluation
 from dreamerzero.types import Prediction, TimeStep, UsageError
@@ -85,7 +86,7 @@ def opposed(env: Env) -> Env:
 
 def random_player(params, key, state):
     """Any legal move."""
-    return jax.random.categorical(key, jnp.where(state.legal_action_mask, 0.0, -jnp.inf))
+    return anything(key, state.legal_action_mask)
 
 
 @functools.cache
@@ -144,7 +145,7 @@ def perfect(params, key, state):
     """Any of the best moves in tic-tac-toe."""
     own, other = (state.observation[..., plane].reshape(9) for plane in (0, 1))
     code = jnp.dot(own + 2 * other, 3 ** jnp.arange(9))
-    return jax.random.categorical(key, jnp.where(jnp.array(_best_moves())[code], 0.0, -jnp.inf))
+    return anything(key, jnp.array(_best_moves())[code])
 
 
 @functools.cache

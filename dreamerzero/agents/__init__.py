@@ -17,6 +17,7 @@ from dreamerzero.agents.muzero import MuZero
 from dreamerzero.agents.muzero_puct import MuZeroPUCT
 from dreamerzero.agents.muzero_reanalyse import MuZeroReanalyse
 from dreamerzero.agents.muzero_sampled import MuZeroSampled
+from dreamerzero.agents.muzero_stochastic import MuZeroStochastic
 from dreamerzero.agents.planet import PlaNet
 from dreamerzero.types import Agent, UsageError
 
@@ -31,6 +32,7 @@ AGENTS: dict[str, type] = {
     "muzero-puct": MuZeroPUCT,
     "muzero-reanalyse": MuZeroReanalyse,
     "muzero-sampled": MuZeroSampled,
+    "muzero-stochastic": MuZeroStochastic,
     "efficientzero": EfficientZero,
 }
 

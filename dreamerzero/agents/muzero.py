@@ -174,6 +174,15 @@ class MuZero:
             "support": 1,
             "discount": 1.0,
         },
+        # Rewards are the sums of tiles, and good games have thousands of moves.
+        "2048": {
+            "num_envs": 64,
+            "train_ratio": 64.0,
+            "td_steps": 10,
+            "simulations": 32,
+            "support": 200,
+            "discount": 0.999,
+        },
     }
 
     fills_cpu: ClassVar[bool] = True  # see training.lanes
@@ -306,18 +315,18 @@ class MuZero:
                 scale=float(explore),
                 illegal=illegal,
             )
+        settings = self._puct(updates, explore)
+        return puct_search(key, evaluate, step, root, illegal=illegal, **settings)
+
+    def _puct(self, updates, explore: bool) -> dict:
+        """How PUCT searches, and what it does about exploration."""
         temperature = jnp.maximum(0.25, 1.0 - 0.75 * updates / self.cooling)
-        return puct_search(
-            key,
-            evaluate,
-            step,
-            root,
-            simulations=self.simulations,
-            noise=self.noise * explore,
-            concentration=self.concentration,
-            temperature=temperature * explore,
-            illegal=illegal,
-        )
+        return {
+            "simulations": self.simulations,
+            "noise": self.noise * explore,
+            "concentration": self.concentration,
+            "temperature": temperature * explore,
+        }
 
     def _propose(self, world, key, latent):
         """`samples` actions of each latent, with what `planning.sampled` wants of them."""

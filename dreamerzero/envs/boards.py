@@ -73,12 +73,23 @@ def _symmetries(name: str, game) -> tuple:
     if name == "ConnectFour-pgx":
         columns = range(width)
         return ((_flat(cells), tuple(columns)), (_flat(cells[:, ::-1]), tuple(reversed(columns))))
+    turned = [np.rot90(cells, quarter) for quarter in range(4)]
+    squares = [side for square in turned for side in (square, square.T)]
+    if name == "2048-pgx":
+        return tuple((_flat(side), _directions(side)) for side in squares)
     if name not in ("TicTacToe-pgx", "Othello-pgx", "Go9x9-pgx"):
         return ()
-    turned = [np.rot90(cells, quarter) for quarter in range(4)]
-    sides = [_flat(side) for square in turned for side in (square, square.T)]
+    sides = [_flat(side) for side in squares]
     rest = tuple(range(cells.size, game.num_actions))  # to pass, which looks the same everywhere
     return tuple((side, side + rest) for side in sides)
+
+
+def _directions(side) -> tuple[int, ...]:
+    """Which way left, up, right and down are on a board whose cells were `side [H, W]`."""
+    ways = [(0, -1), (-1, 0), (0, 1), (1, 0)]
+    origin = np.array(divmod(side[1, 1], len(side)))
+    neighbours = [np.array(divmod(side[1 + i, 1 + j], len(side))) for i, j in ways]
+    return tuple(ways.index(tuple(neighbour - origin)) for neighbour in neighbours)
 
 
 def _flat(cells) -> tuple[int, ...]:

@@ -1,7 +1,14 @@
 """What to do with a world. Planners receive functions, never a world."""
 
 from dreamerzero.planning.imagine import imagine
-from dreamerzero.planning.search import Search, chosen, gumbel_search, puct_search, sampled
+from dreamerzero.planning.search import (
+    Search,
+    chosen,
+    gumbel_search,
+    puct_search,
+    sampled,
+    stochastic_search,
+)
 from dreamerzero.planning.shooting import (
     Plan,
     cem,
@@ -28,4 +35,5 @@ __all__ = [
     "sampled",
     "scorer",
     "shift",
+    "stochastic_search",
 ]

@@ -103,6 +103,65 @@ def puct_search(
     )
 
 
+def stochastic_search(
+    key,
+    evaluate,
+    decide,
+    happen,
+    latent,
+    *,
+    simulations: int,
+    noise=0.25,
+    concentration=0.3,
+    temperature=1.0,
+    illegal=None,
+) -> Search:
+    """`puct_search` in a world where chance moves after every action (Antonoglou et al. 2022).
+
+    Between two decisions is a node of chance, from which outcomes are taken in proportion to their
+    probability. Every one of these nodes takes a simulation as well: for the same depth there are
+    twice as many to make.
+
+    Args:
+      decide: (action `[B]`, latent) -> (afterstate, logits `[B, C]` of what may happen, value
+        `[B]`).
+      happen: (outcome `[B]`, afterstate) -> (Prediction, latent).
+    """
+
+    def decision(_, key, action, latent):
+        afterstate, logits, value = decide(action, latent)
+        return mctx.DecisionRecurrentFnOutput(chance_logits=logits, afterstate_value=value), (
+            afterstate
+        )
+
+    def chance(_, key, outcome, afterstate):
+        prediction, latent = happen(outcome, afterstate)
+        logits, value = evaluate(latent)
+        output = mctx.ChanceRecurrentFnOutput(
+            action_logits=logits,
+            value=value,
+            reward=prediction.reward,
+            discount=prediction.discount,
+        )
+        return output, latent
+
+    logits, value = evaluate(latent)
+    output = mctx.stochastic_muzero_policy(
+        params=None,
+        rng_key=key,
+        root=mctx.RootFnOutput(prior_logits=logits, value=value, embedding=latent),
+        decision_recurrent_fn=decision,
+        chance_recurrent_fn=chance,
+        num_simulations=simulations,
+        invalid_actions=illegal,
+        dirichlet_fraction=noise,
+        dirichlet_alpha=concentration,
+        temperature=temperature,
+    )
+    tree = output.search_tree
+    return Search(output.action, output.action_weights, tree.summary().value, tree)
+
+
 @struct.dataclass
 class Node:
     """A latent with those of its actions that a search may take there."""

@@ -95,7 +95,11 @@ class ValueEquivalent:
 
     @property
     def net(self) -> Networks:
-        return Networks(
+        return Networks(*self._sizes)
+
+    @property
+    def _sizes(self) -> tuple:
+        return (
             self.spec.observation,
             num_outputs(self.spec.action),
             self.latent,
@@ -130,19 +134,22 @@ class ValueEquivalent:
         """Imagines one step `[B, ...]`; there is no chance in it, and `key` is not used."""
         state = self._apply(params, Networks.dynamics, self._state(latent), self._action(action))
         if not self.prefix:
-            outputs, logit = self._apply(params, Networks.outcome, state)
-            reward, latent = self.scalar.mean(outputs), state
-        else:
-            memory, seen = self._apply(params, Networks.remember, latent.memory, state)
-            outputs, logit = self._apply(params, Networks.outcome, state, seen)
-            prefix, steps = self.scalar.mean(outputs), latent.steps + 1
-            reward = prefix - latent.prefix
-            full = steps == self.prefix
-            latent = jax.tree.map(
-                partial(_where, full), self._root(state), Latent(state, memory, prefix, steps)
-            )
+            return self._outcome(params, state), state
+        memory, seen = self._apply(params, Networks.remember, latent.memory, state)
+        prediction = self._outcome(params, state, seen)
+        prefix, steps = prediction.reward, latent.steps + 1
+        after = jax.tree.map(
+            partial(_where, steps == self.prefix),
+            self._root(state),
+            Latent(state, memory, prefix, steps),
+        )
+        return prediction.replace(reward=prefix - latent.prefix), after
+
+    def _outcome(self, params, state, seen=None) -> Prediction:
+        """Reward (or its prefix) and discount of arriving in states `[B, latent]`."""
+        outputs, logit = self._apply(params, Networks.outcome, state, seen)
         going_on = self.spec.sign * self.discount * jax.nn.sigmoid(logit)
-        return Prediction(reward, going_on), latent
+        return Prediction(self.scalar.mean(outputs), going_on)
 
     def evaluate(self, params, latent):
         """f: what parametrises the policy, `[..., A]` logits if actions are discrete, and the value
@@ -172,16 +179,10 @@ class ValueEquivalent:
         steps = len(batch.action)
         if self.augment:
             batch = self._augmented(key, batch)
-
-        def body(latent, action):
-            latent = 0.5 * latent + 0.5 * jax.lax.stop_gradient(latent)
-            latent = self._apply(params, Networks.dynamics, latent, action)
-            return latent, latent
-
         root = self._apply(params, Networks.represent, batch.observation)
         latents = root[None]
         if self.foresees:
-            _, foreseen = jax.lax.scan(body, root, self._action(batch.action))
+            foreseen, foretold = self._foresee(params, root, batch)
             latents = jnp.concatenate([latents, foreseen])
         outputs, value = self._apply(params, Networks.prediction, latents)
         if batch.legal is not None:
@@ -209,6 +210,7 @@ class ValueEquivalent:
                 "reward": stepped * self.scalar.loss(reward, rewards),
                 "continue": stepped * bernoulli_loss(logit, going_on),
             }
+            losses |= {name: stepped * loss for name, loss in foretold.items()}
             if batch.legal is not None:
                 logits = self._apply(params, Networks.legality, latents)
                 legal = bernoulli_loss(logits, batch.legal.astype(jnp.float32))
@@ -223,6 +225,16 @@ class ValueEquivalent:
         metrics |= {"policy_entropy": policy.entropy().mean(), "value": first.mean()}
         error = batch.decided[0] * jnp.abs(first - batch.value[0])
         return sum(losses.values()), (error, metrics)
+
+    def _foresee(self, params, root, batch: Unroll):
+        """The states `[K, B, latent]` to which the batch's actions lead, and what else there is to
+        lose on the way, `[K, B]` by name."""
+
+        def body(state, action):
+            state = self._apply(params, Networks.dynamics, halved(state), action)
+            return state, state
+
+        return jax.lax.scan(body, root, self._action(batch.action))[1], {}
 
     def _root(self, state):
         """The latent in which nothing was rewarded yet."""
@@ -294,11 +306,7 @@ class Networks(nn.Module):
     projects: bool = False  # for the consistency
 
     def setup(self):
-        shape = self.observation.shape
-        if is_picture(shape):
-            self.encoder = PictureEncoder(self.depth, "strided")
-        elif len(shape) > 1:
-            self.encoder = ConvEncoder(self.depth)
+        self.encoder = self._encoder()
         self.representation = MLP(self.layers, self.units, self.latent)
         self.transition = MLP(self.layers, self.units, self.latent)
         self.reward = MLP(1, self.units, self.num_bins, output_scale=0.0)
@@ -313,6 +321,12 @@ class Networks(nn.Module):
             self.projector = MLP(2, self.units, self.units)
             self.predictor = MLP(1, self.units // 2, self.units)
 
+    def _encoder(self):
+        shape = self.observation.shape
+        if is_picture(shape):
+            return PictureEncoder(self.depth, "strided")
+        return ConvEncoder(self.depth) if len(shape) > 1 else lambda x: x
+
     def __call__(self, observation, action):
         """Touches every parameter once, for `init`."""
         latent = self.dynamics(self.represent(observation), action)
@@ -326,13 +340,11 @@ class Networks(nn.Module):
         return self.prediction(self.represent(observation))
 
     def represent(self, observation):
-        x = network_input(observation, self.observation)
-        if len(self.observation.shape) > 1:
-            x = self.encoder(x)
-        return _unit_range(self.representation(x))
+        x = self.encoder(network_input(observation, self.observation))
+        return unit_range(self.representation(x))
 
     def dynamics(self, latent, action):
-        return _unit_range(self.transition(jnp.concatenate([latent, action], axis=-1)))
+        return unit_range(self.transition(jnp.concatenate([latent, action], axis=-1)))
 
     def remember(self, memory, latent):
         """The LSTM's next memory, and what it has seen by then `[..., latent]`."""
@@ -378,7 +390,12 @@ def _where(condition, x, y):
     return jnp.where(condition.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
 
 
-def _unit_range(latent):
+def halved(latent):
+    """`latent` with half of its gradient (appendix G), or that of long unrolls would grow."""
+    return 0.5 * latent + 0.5 * jax.lax.stop_gradient(latent)
+
+
+def unit_range(latent):
     """From each latent's own smallest and largest number to [0, 1] (appendix G), so that a
     latent cannot grow with the number of steps."""
     low, high = latent.min(axis=-1, keepdims=True), latent.max(axis=-1, keepdims=True)

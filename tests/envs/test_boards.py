@@ -90,6 +90,25 @@ def test_games_look_the_same_from_every_side(name, sides):
     assert len(looks) == sides
 
 
+def test_2048_slides_the_same_from_every_side():
+    """But for the new tile, which appears anywhere; a board that nobody turned is the first."""
+    env = envs.make("2048-pgx")
+    move = jax.jit(env.environment.game.step)
+    board = jnp.array([[1, 1, 2, 3], [4, 2, 2, 5], [1, 6, 5, 5], [2, 6, 7, 1]])
+    start = env.reset(jax.random.key(0))[0].replace(legal_action_mask=jnp.ones(4, bool))
+    boards = []
+    for cells, order in env.spec.symmetries:
+        turned = board.ravel()[jnp.array(cells)]
+        boards.append(tuple(turned.tolist()))
+        for action in range(4):
+            slid = move(start.replace(_board=board.ravel()), order[action], jax.random.key(1))
+            other = move(start.replace(_board=turned), action, jax.random.key(1))
+            assert slid.rewards == other.rewards
+            expected = slid._board.ravel()[jnp.array(cells)]
+            assert (expected != other._board.ravel()).sum() <= 2
+    assert len(set(boards)) == 8
+
+
 def test_a_missing_pgx_is_named_with_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pgx", None)
     with pytest.raises(UsageError, match=r"pip install 'dreamerzero\[boards\]'"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dreamerzero import agents, envs
-from dreamerzero.planning import chosen, gumbel_search, puct_search, sampled
+from dreamerzero.planning import chosen, gumbel_search, puct_search, sampled, stochastic_search
 from dreamerzero.types import Prediction
 
 FORBIDDEN = -1e9
@@ -194,3 +194,38 @@ def test_a_dreamer_can_be_searched():
     )(jax.random.key(1))
     assert found.action.shape == found.value.shape == (3,)
     np.testing.assert_allclose(found.policy.sum(axis=-1), 1.0, rtol=1e-5)
+
+
+def test_chance_is_weighed_by_its_probability():
+    """Two actions with two outcomes each, two times over, against the expectimax of all of them."""
+    rng = np.random.default_rng(0)
+    actions, outcomes = 3, 2
+    nodes = 1 + actions * outcomes  # the root, and what the first action leads to
+    reward = rng.normal(size=(nodes, actions, outcomes))
+    chances = rng.dirichlet(np.ones(outcomes), size=(nodes, actions))
+    later = (chances * reward)[1:].sum(axis=-1).max(axis=-1).reshape(actions, outcomes)
+    expected = (chances[0] * (reward[0] + 0.9 * later)).sum(axis=-1)
+
+    def evaluate(node):
+        return jnp.zeros((*node.shape, actions)), jnp.zeros(node.shape)
+
+    def decide(action, node):
+        logits = jnp.log(jnp.array(chances))[node, action]
+        return (node, action), logits, jnp.zeros(node.shape)
+
+    def happen(outcome, afterstate):
+        node, action = afterstate
+        over = node > 0
+        prediction = Prediction(
+            jnp.float32(jnp.array(reward)[node, action, outcome]), jnp.where(over, 0.0, 0.9)
+        )
+        return prediction, jnp.where(over, node, 1 + action * outcomes + outcome)
+
+    search = partial(stochastic_search, simulations=2000, noise=0.0, temperature=0.0)
+    found = jax.jit(search, static_argnums=(1, 2, 3))(
+        jax.random.key(0), evaluate, decide, happen, jnp.zeros(1, jnp.int32)
+    )
+    best = int(expected.argmax())
+    assert found.action[0] == best
+    values = found.tree.summary().qvalues[0]
+    np.testing.assert_allclose(values[best], expected[best], atol=0.05)

@@ -1,0 +1,118 @@
+"""A value-equivalent world in which chance has a move of its own.
+
+    a_k = φ(s_{k−1}, a)                 what the action leads to: the afterstate
+    σ_k, Q_k = ψ(a_k)                   how likely each of C outcomes is, value before it is known
+    c_k = one-hot argmax e(o_{k−1}, o_k)    which one it was, as a code
+    s_k = g(a_k, c_k)                   the state after it; all else as in `value_equivalent`
+
+Antonoglou et al. 2022, "Planning in Stochastic Environments with a Learned Model". What the codes
+mean is learnt: the encoder e gets the gradient of whatever is read from s_k, straight through the
+argmax. Only learning knows them; imagining, they are drawn from σ. Different from the paper: e sees
+the last two observations, not all, and is not drawn towards its own argmax: then in one of six runs
+it called everything that happens by one name.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dreamerzero import ops
+from dreamerzero.nn.networks import MLP
+from dreamerzero.nn.observations import network_input
+from dreamerzero.types import Prediction, static
+from dreamerzero.worlds.value_equivalent import (
+    Networks,
+    Unroll,
+    ValueEquivalent,
+    halved,
+    unit_range,
+)
+
+
+@struct.dataclass
+class Chance(ValueEquivalent):
+    """A `ValueEquivalent` world without value prefix, with `codes` for what can happen."""
+
+    codes: int = static(32)
+
+    @property
+    def net(self) -> ChanceNetworks:
+        return ChanceNetworks(*self._sizes, codes=self.codes)
+
+    def step(self, params, key, action, latent):
+        """Imagines one step `[B, ...]` with one outcome of chance, drawn by `key`."""
+        afterstate, logits, _ = self.decide(params, action, latent)
+        return self.happen(params, jax.random.categorical(key, logits), afterstate)
+
+    def decide(self, params, action, latent):
+        """φ and ψ: afterstates `[B, latent]`, logits `[B, C]` of what may happen, values `[B]`."""
+        afterstate = self._apply(params, ChanceNetworks.decide, latent, self._action(action))
+        logits, value = self._apply(params, ChanceNetworks.foretell, afterstate)
+        return afterstate, logits, self.scalar.mean(value)
+
+    def happen(self, params, code, afterstate) -> tuple[Prediction, jax.Array]:
+        """g: what follows if `code [B]` happens in afterstates `[B, latent]`."""
+        code = jax.nn.one_hot(code, self.codes)
+        latent = self._apply(params, ChanceNetworks.happen, afterstate, code)
+        return self._outcome(params, latent), latent
+
+    def _foresee(self, params, root, batch: Unroll):
+        seen = jnp.concatenate([batch.observation[None], batch.following])
+        logits = self._apply(params, ChanceNetworks.code, seen[:-1], seen[1:])
+        log_probs = jax.nn.log_softmax(logits)
+        codes = ops.straight_through(log_probs, jnp.zeros_like(log_probs))
+
+        def body(latent, inputs):
+            action, code = inputs
+            afterstate = self._apply(params, ChanceNetworks.decide, halved(latent), action)
+            latent = self._apply(params, ChanceNetworks.happen, afterstate, code)
+            return latent, (latent, afterstate)
+
+        inputs = self._action(batch.action), codes
+        _, (latents, afterstates) = jax.lax.scan(body, root, inputs)
+        chance, value = self._apply(params, ChanceNetworks.foretell, afterstates)
+        happened = jax.lax.stop_gradient(codes)
+        return latents, {
+            "chance": -jnp.sum(happened * jax.nn.log_softmax(chance), axis=-1),
+            "afterstate": self.value_scale * self.scalar.loss(value, batch.value[:-1]),
+        }
+
+
+class ChanceNetworks(Networks):
+    """The layers of `Networks`, with those for chance; `dynamics` is in two halves here."""
+
+    codes: int = 32
+
+    def setup(self):
+        super().setup()
+        self.happening = MLP(self.layers, self.units, self.latent)
+        self.afterstate_value = MLP(1, self.units, self.num_bins, output_scale=0.0)
+        self.chances = MLP(1, self.units, self.codes, output_scale=0.0)
+        self.coder = MLP(self.layers, self.units, self.codes)
+        self.change_encoder = self._encoder()
+
+    def __call__(self, observation, action):
+        """Touches every parameter once, for `init`."""
+        afterstate = self.decide(self.represent(observation), action)
+        latent = self.happen(afterstate, self.code(observation, observation))
+        projected = self.guess(latent, jnp.ones(len(latent))) if self.projects else None
+        legal = self.legality(latent) if self.masked else None
+        foretold = self.foretell(afterstate)
+        return foretold, self.outcome(latent), self.prediction(latent), projected, legal
+
+    def decide(self, latent, action):
+        return self.dynamics(latent, action)
+
+    def foretell(self, afterstate):
+        """Logits of what may happen `[..., C]`, and of the value's classes `[..., K]`."""
+        return self.chances(afterstate), self.afterstate_value(afterstate)
+
+    def happen(self, afterstate, code):
+        return unit_range(self.happening(jnp.concatenate([afterstate, code], axis=-1)))
+
+    def code(self, before, after):
+        """Logits `[..., C]` of what happened between two observations."""
+        pair = [network_input(seen, self.observation) for seen in (before, after)]
+        return self.coder(self.change_encoder(jnp.concatenate(pair, axis=-1)))

@@ -70,6 +70,10 @@ class Lesson:
     policy: jax.Array
     actions: jax.Array | None = None
 
+    def forgotten(self, where):
+        """No lesson `where [B]`: what is not done cannot be judged by what comes of it."""
+        return self.replace(policy=jnp.where(where[:, None], 0.0, self.policy))
+
 
 class Choice(NamedTuple):
     """What a search makes of B latents: what to do, `[B, ...]`; what to learn from it; and all that
@@ -154,7 +158,8 @@ class MuZero:
     noise: float = 0.25
     """puct: share of noise in the root's prior, while training"""
     openings: float = 0.0
-    """share of training games that begin with any move, so that all beginnings are known"""
+    """chance that a training game begins with a move at random, and then with one more, and so on:
+    also what good play avoids has to be known"""
     breadth: float = 1.0
     """temperature of the policy that actions are sampled from"""
     concentration: float = 0.3
@@ -170,7 +175,7 @@ class MuZero:
             "train_ratio": 64.0,
             "td_steps": 45,
             "simulations": 32,
-            "openings": 0.5,
+            "openings": 0.75,
             "support": 1,
             "discount": 1.0,
         },
@@ -260,25 +265,23 @@ class MuZero:
             ),
         )
 
-    def memory(self, batch_size: int) -> tuple:
-        return ()
+    def memory(self, batch_size: int):
+        """In games, whether nothing but openings was played yet."""
+        return jnp.zeros(batch_size, bool) if self.spec.masked else ()
 
     def act(self, params, key, timestep: TimeStep, memory, *, explore: bool) -> ActorOutput:
         world = params["world" if explore else "slow"]
         root = self.root(params, world, timestep)
         choice = self.plan(params, world, key, root, explore=explore, legal=timestep.legal)
-        action = choice.action
-        if explore and timestep.legal is not None:
-            # Not 0 or 1: these are the keys into which `plan` splits its own.
-            action = self._open(jax.random.fold_in(key, 2), timestep, action)
-        return ActorOutput(action, memory, choice.lesson)
-
-    def _open(self, key, timestep: TimeStep, action):
-        """`action [B]`, or at an episode's beginning sometimes any that is legal."""
-        coin_key, any_key = jax.random.split(key)
+        if not explore or timestep.legal is None:
+            return ActorOutput(choice.action, memory, choice.lesson)
+        # Not 0 or 1: these are the keys into which `plan` splits its own.
+        coin_key, any_key = jax.random.split(jax.random.fold_in(key, 2))
+        coin = jax.random.bernoulli(coin_key, self.openings, memory.shape)
+        opening = coin & (memory | timestep.is_first)
         anything = distributions.anything(any_key, timestep.legal)
-        coin = jax.random.bernoulli(coin_key, self.openings, action.shape)
-        return jnp.where(timestep.is_first & coin, anything, action)
+        action = jnp.where(opening, anything, choice.action)
+        return ActorOutput(action, opening, choice.lesson.forgotten(opening))
 
     def root(self, params, world, timestep: TimeStep):
         """Where a search begins: latents `[B, latent]` of what is seen."""
@@ -376,6 +379,7 @@ class MuZero:
         lesson = self._lesson(state, frames, key)
         # Whether the window's first episode still goes on behind each frame.
         on = jnp.cumprod(1.0 - frames.is_last[: steps + 1], axis=0)
+        taught = jnp.any(frames.context.policy[: steps + 1] > 0, axis=-1)
         return Unroll(
             observation=frames.observation[0],
             action=frames.action[:steps],
@@ -384,7 +388,7 @@ class MuZero:
             stepped=on[:-1],
             policy=lesson.policy,
             value=self._returns(state, frames, age),
-            decided=on,
+            decided=on * taught,
             sampled=lesson.actions,
             following=frames.observation[1 : steps + 1],
             legal=None if frames.legal is None else frames.legal[: steps + 1],

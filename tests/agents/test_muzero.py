@@ -8,6 +8,7 @@ import pytest
 from dreamerzero import agents, envs, training
 from dreamerzero.agents.muzero import Lesson
 from dreamerzero.envs import probes
+from dreamerzero.replay import windows
 from dreamerzero.replay.sequence import Frame
 from dreamerzero.types import Prediction, UsageError
 from dreamerzero.worlds.value_equivalent import ValueEquivalent
@@ -232,23 +233,44 @@ def test_windows_whose_value_was_wrong_come_again():
         assert (len(masses) == 1) == (power == 0.0)
 
 
-def test_games_begin_with_any_move():
+def test_games_begin_with_any_moves_that_teach_nothing():
     env = envs.make("TicTacToe-pgx")
     _, timestep = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 400))
+    legal = jnp.tile(jnp.arange(9) > 1, (400, 1))
 
-    def moves(openings, is_first=True, explore=True):
+    def acted(openings, is_first=True, opening=True, explore=True):
         agent = small(env, openings=openings)
         params = agent.init(jax.random.key(0)).params
-        now = timestep.replace(
-            is_first=jnp.full(400, is_first), legal=jnp.tile(jnp.arange(9) > 1, (400, 1))
-        )
-        act = jax.jit(partial(agent.act, params, timestep=now, memory=(), explore=explore))
-        return np.asarray(act(jax.random.key(1)).action)
+        now = timestep.replace(is_first=jnp.full(400, is_first), legal=legal)
+        act = jax.jit(partial(agent.act, params, timestep=now, explore=explore))
+        return jax.tree.map(np.asarray, act(jax.random.key(1), memory=jnp.full(400, opening)))
 
-    searched, opened = moves(0.0), moves(1.0)
-    assert {*opened.tolist()} == {*range(2, 9)}
-    assert np.bincount(opened, minlength=9)[2:].min() > 25  # 57 on average
-    share = (moves(0.5) != searched).mean()
+    searched, opened = acted(0.0), acted(1.0)
+    assert {*opened.action.tolist()} == {*range(2, 9)}
+    assert np.bincount(opened.action, minlength=9)[2:].min() > 25  # 57 on average
+    assert opened.memory.all() and not searched.memory.any()
+    half = acted(0.5)
+    share = (half.action != searched.action).mean()
     assert 0.3 < share < 0.5  # half of them, but for those that are the same by chance
-    np.testing.assert_array_equal(moves(1.0, is_first=False), searched)
-    assert len({*moves(1.0, explore=False).tolist()}) == 1
+    np.testing.assert_array_equal(half.extras.policy.any(axis=1), ~half.memory)
+    np.testing.assert_array_equal(
+        half.extras.policy[~half.memory], searched.extras.policy[~half.memory]
+    )
+    # An opening goes on, but does not begin again.
+    np.testing.assert_array_equal(acted(1.0, is_first=False).action, opened.action)
+    later = acted(1.0, is_first=False, opening=False)
+    np.testing.assert_array_equal(later.action, searched.action)
+    assert len({*acted(1.0, explore=False).action.tolist()}) == 1
+
+
+def test_positions_of_the_opening_have_no_targets():
+    env = envs.make("TicTacToe-pgx")
+    agent = small(env, openings=0.75)
+    state = training.train(agent, env, jax.random.key(0), steps=400)[0].agent
+    frames = windows.sample(state.replay, jax.random.key(1), 64, 1.0).frames
+    decided = agent.targets(state, frames, jax.random.key(2)).decided
+    taught = np.asarray(frames.context.policy[: agent.unroll + 1]).any(axis=-1)
+    assert 0.1 < taught.mean() < 0.9
+    assert not decided[~taught].any()
+    first = np.cumprod(~np.asarray(frames.is_last[: agent.unroll + 1]), axis=0) > 0
+    np.testing.assert_array_equal(decided, first & taught)

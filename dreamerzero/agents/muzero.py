@@ -48,7 +48,7 @@ from dreamerzero.types import (
 )
 from dreamerzero.worlds.value_equivalent import Unroll, ValueEquivalent
 
-CHOICES = {"search": ("gumbel", "puct")}
+CHOICES = {"search": ("gumbel", "puct"), "body": ("mlp", "resnet")}
 
 
 @struct.dataclass
@@ -117,15 +117,18 @@ class MuZero:
     augment: bool = static(False)
     """whether pictures and grids are shifted, dimmed and lit at random in learning"""
 
+    body: str = static("mlp")
+    """layers of representation and dynamics: mlp, or resnet, where grids and pictures are seen: it
+    keeps the places apart"""
     latent: int = static(64)
-    """numbers in the model's state"""
+    """numbers in the model's state; with resnet only in what remembers the value prefix"""
     layers: int = static(2)
-    """hidden layers of representation and dynamics"""
+    """hidden layers of representation and dynamics, or residual blocks"""
     units: int = static(128)
     """units of a hidden layer"""
     depth: int = static(16)
     """channels of the image encoder: itself in the first layer for small grids, a multiple of it in
-    every stage for pictures"""
+    every stage for pictures; and those of a resnet"""
     support: int = static(20)
     """values and rewards are classes over h(x) from minus to plus this"""
 
@@ -193,6 +196,11 @@ class MuZero:
                 f"{self.spec.action}. Try muzero-sampled there."
             )
         sequences.check_choices(self, CHOICES)
+        if self.body == "resnet" and len(self.spec.observation.shape) < 2:
+            raise UsageError(
+                f"body resnet sees grids and pictures [H, W, ...]; {self.spec.name} shows shape "
+                f"{self.spec.observation.shape}. Leave body at mlp."
+            )
         if self.samples and self.spec.masked:
             raise UsageError(
                 f"{self.spec.name} forbids moves, and sampled actions know of no rule. Try muzero."
@@ -216,6 +224,7 @@ class MuZero:
             units=self.units,
             depth=self.depth,
             support=self.support,
+            body=self.body,
             discount=self.discount,
             value_scale=self.value_scale,
             consistency=self.consistency,

@@ -25,6 +25,7 @@ where it has 512; over the batch only p's output is normalised, not every layer.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -36,8 +37,17 @@ from flax import struct
 
 from dreamerzero.nn.distributions import num_outputs, policy
 from dreamerzero.nn.heads import Support, bernoulli_loss
-from dreamerzero.nn.networks import MLP, ConvEncoder, PictureEncoder, fan_in, is_picture
+from dreamerzero.nn.networks import (
+    MLP,
+    ConvEncoder,
+    Dense,
+    PictureEncoder,
+    coarse,
+    fan_in,
+    is_picture,
+)
 from dreamerzero.nn.observations import augmented, network_input
+from dreamerzero.nn.residual import GridHead, ResNet
 from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, static
 
 
@@ -71,7 +81,8 @@ class Latent:
 
 @struct.dataclass
 class ValueEquivalent:
-    """A `World` whose latents are vectors `[B, latent]` in [0, 1], or with `prefix` `Latent`s.
+    """A `World` whose latents are vectors `[B, latent]` in [0, 1], grids `[B, H, W, depth]` if its
+    `body` is a resnet; or with `prefix` `Latent`s.
 
     With two players rewards and values are those of who is to move, and discounts are negative.
     """
@@ -80,8 +91,9 @@ class ValueEquivalent:
     latent: int = static()
     layers: int = static()
     units: int = static()
-    depth: int = static()  # channels of the image encoder
+    depth: int = static()  # channels of the image encoder, or of a grid
     support: int = static()  # h of the largest reward or value
+    body: str = static("mlp")  # or resnet
     discount: float = 0.997
     value_scale: float = 0.25
     consistency: float = static(0.0)  # its weight; 0 builds no projector
@@ -106,6 +118,7 @@ class ValueEquivalent:
             self.spec.masked,
             bool(self.prefix),
             bool(self.consistency),
+            self.body,
         )
 
     def init(self, key):
@@ -116,7 +129,7 @@ class ValueEquivalent:
         return self.net.init(key, observation, self._action(action))
 
     def initial(self, batch_size: int):
-        return self._root(jnp.zeros((batch_size, self.latent)))
+        return self._root(jnp.zeros((batch_size, *self.net.state)))
 
     def observe(self, params, key, latent, action, observation, is_first):
         """The latent of one observation `[B, ...]`, whatever came before."""
@@ -228,8 +241,8 @@ class ValueEquivalent:
         """The latent in which nothing was rewarded yet."""
         if not self.prefix:
             return state
-        batch = state.shape[:-1]
-        memory = (jnp.zeros_like(state), jnp.zeros_like(state))
+        batch = state.shape[: -len(self.net.state)]
+        memory = (jnp.zeros((*batch, self.latent)), jnp.zeros((*batch, self.latent)))
         return Latent(state, memory, jnp.zeros(batch), jnp.zeros(batch, jnp.int32))
 
     def _state(self, latent):
@@ -280,7 +293,12 @@ class ValueEquivalent:
 
 
 class Networks(nn.Module):
-    """The model's layers; every method maps `[..., features]` and is used through `apply`."""
+    """The model's layers; every method maps `[..., features]` and is used through `apply`.
+
+    The body is an MLP; or a resnet, whose states are grids like the observations. There an action
+    is a picture, learnt, that is laid over the state: it can show a place, a column, or how all of
+    them are concerned.
+    """
 
     observation: Box | Discrete
     num_outputs: int  # of the policy
@@ -292,21 +310,39 @@ class Networks(nn.Module):
     masked: bool  # whether not every action is always legal
     recurrent: bool = False  # for the value prefix
     projects: bool = False  # for the consistency
+    body: str = "mlp"
+
+    @property
+    def state(self) -> tuple[int, ...]:
+        """The shape of a state."""
+        if self.body == "mlp":
+            return (self.latent,)
+        shape = self.observation.shape
+        return (*(coarse(shape) if is_picture(shape) else shape[:2]), self.depth)
 
     def setup(self):
         shape = self.observation.shape
         if is_picture(shape):
             self.encoder = PictureEncoder(self.depth, "strided")
-        elif len(shape) > 1:
+        elif len(shape) > 1 and self.body == "mlp":
             self.encoder = ConvEncoder(self.depth)
-        self.representation = MLP(self.layers, self.units, self.latent)
-        self.transition = MLP(self.layers, self.units, self.latent)
-        self.reward = MLP(1, self.units, self.num_bins, output_scale=0.0)
-        self.go_on = MLP(1, self.units, 1)
-        self.policy = MLP(1, self.units, self.num_outputs, output_scale=0.0)
-        self.value = MLP(1, self.units, self.num_bins, output_scale=0.0)
+        if self.body == "mlp":
+            self.representation = MLP(self.layers, self.units, self.latent)
+            self.transition = MLP(self.layers, self.units, self.latent)
+            head = partial(MLP, 1, self.units)
+        else:
+            self.representation = ResNet(self.layers, self.depth)
+            self.transition = ResNet(self.layers, self.depth, stem=False)
+            self.picture = Dense(math.prod(self.state))
+            head = partial(GridHead, self.units)
+        # What the LSTM has seen is no grid.
+        reward = partial(MLP, 1, self.units) if self.recurrent else head
+        self.reward = reward(self.num_bins, output_scale=0.0)
+        self.go_on = head(1)
+        self.policy = head(self.num_outputs, output_scale=0.0)
+        self.value = head(self.num_bins, output_scale=0.0)
         if self.masked:
-            self.legal = MLP(1, self.units, self.num_outputs)
+            self.legal = head(self.num_outputs)
         if self.recurrent:
             self.lstm = nn.OptimizedLSTMCell(self.latent, recurrent_kernel_init=fan_in())
         if self.projects:
@@ -316,7 +352,8 @@ class Networks(nn.Module):
     def __call__(self, observation, action):
         """Touches every parameter once, for `init`."""
         latent = self.dynamics(self.represent(observation), action)
-        seen = self.remember((latent, latent), latent)[1] if self.recurrent else None
+        memory = 2 * (jnp.zeros((len(latent), self.latent)),)
+        seen = self.remember(memory, latent)[1] if self.recurrent else None
         projected = self.guess(latent, jnp.ones(len(latent))) if self.projects else None
         legal = self.legality(latent) if self.masked else None
         return self.outcome(latent, seen), self.prediction(latent), projected, legal
@@ -326,17 +363,23 @@ class Networks(nn.Module):
         return self.prediction(self.represent(observation))
 
     def represent(self, observation):
-        x = network_input(observation, self.observation)
-        if len(self.observation.shape) > 1:
-            x = self.encoder(x)
-        return _unit_range(self.representation(x))
+        x, shape = network_input(observation, self.observation), self.observation.shape
+        if self.body == "mlp":
+            x = self.encoder(x) if len(shape) > 1 else x
+        elif is_picture(shape):
+            x = self.encoder(x).reshape(*x.shape[:-3], *coarse(shape), -1)
+        return self._unit_range(self.representation(x))
 
     def dynamics(self, latent, action):
-        return _unit_range(self.transition(jnp.concatenate([latent, action], axis=-1)))
+        if self.body == "mlp":
+            x = jnp.concatenate([latent, action], axis=-1)
+        else:
+            x = latent + self.picture(action).reshape(latent.shape)
+        return self._unit_range(self.transition(x))
 
     def remember(self, memory, latent):
         """The LSTM's next memory, and what it has seen by then `[..., latent]`."""
-        return self.lstm(memory, latent)
+        return self.lstm(memory, self._flat(latent))
 
     def outcome(self, latent, seen=None):
         """Logits of the classes `[..., K]` of the reward, or of the value prefix of what was `seen`
@@ -354,7 +397,7 @@ class Networks(nn.Module):
     def project(self, latent, real):
         """p: what the consistency compares, `[..., units]`, in units of its spread over those that
         are `real [...]`, 1 or 0: else one direction for all latents would do."""
-        x = self.projector(latent)
+        x = self.projector(self._flat(latent))
         share = (real / jnp.maximum(real.sum(), 1.0))[..., None]
         batch = tuple(range(real.ndim))
         mean = jnp.sum(share * x, axis=batch)
@@ -364,6 +407,16 @@ class Networks(nn.Module):
     def guess(self, latent, real):
         """q ∘ p: an imagined latent's guess of the projection of a seen one."""
         return self.predictor(self.project(latent, real))
+
+    def _flat(self, latent):
+        return latent.reshape(*latent.shape[: -len(self.state)], -1)
+
+    def _unit_range(self, latent):
+        """From each latent's own smallest and largest number to [0, 1] (appendix G), so that a
+        latent cannot grow with the number of steps."""
+        axes = tuple(range(-len(self.state), 0))
+        low, high = latent.min(axis=axes, keepdims=True), latent.max(axis=axes, keepdims=True)
+        return (latent - low) / (high - low + 1e-5)
 
 
 def prefixes(reward, reset: int):
@@ -376,10 +429,3 @@ def prefixes(reward, reset: int):
 def _where(condition, x, y):
     """`x` or `y`, `[B, ...]`, by a condition `[B]`."""
     return jnp.where(condition.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
-
-
-def _unit_range(latent):
-    """From each latent's own smallest and largest number to [0, 1] (appendix G), so that a
-    latent cannot grow with the number of steps."""
-    low, high = latent.min(axis=-1, keepdims=True), latent.max(axis=-1, keepdims=True)
-    return (latent - low) / (high - low + 1e-5)

@@ -1,7 +1,14 @@
 """What to do with a world. Planners receive functions, never a world."""
 
 from dreamerzero.planning.imagine import imagine
-from dreamerzero.planning.search import Search, chosen, gumbel_search, puct_search, sampled
+from dreamerzero.planning.search import (
+    Search,
+    chosen,
+    gumbel_search,
+    improved_value,
+    puct_search,
+    sampled,
+)
 from dreamerzero.planning.shooting import (
     Plan,
     cem,
@@ -22,6 +29,7 @@ __all__ = [
     "gumbel_search",
     "icem",
     "imagine",
+    "improved_value",
     "mppi",
     "puct_search",
     "random_shooting",

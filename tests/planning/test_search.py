@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dreamerzero import agents, envs
-from dreamerzero.planning import chosen, gumbel_search, puct_search, sampled
+from dreamerzero.planning import chosen, gumbel_search, improved_value, puct_search, sampled
 from dreamerzero.types import Prediction
 
 FORBIDDEN = -1e9
@@ -194,3 +194,28 @@ def test_a_dreamer_can_be_searched():
     )(jax.random.key(1))
     assert found.action.shape == found.value.shape == (3,)
     np.testing.assert_allclose(found.policy.sum(axis=-1), 1.0, rtol=1e-5)
+
+
+def test_the_improved_value_is_that_of_the_policy_and_not_of_all_that_was_tried():
+    """Five arms with rewards that are known, a prior that knows nothing, every arm tried."""
+    arms = jnp.array([0.0, 1.0, 2.0, 3.0, 10.0])
+
+    def evaluate(latent):
+        return jnp.zeros((len(latent), 5)), jnp.zeros(len(latent))
+
+    def step(key, action, latent):
+        return Prediction(arms[action], jnp.zeros(action.shape)), latent
+
+    @partial(jax.jit, static_argnums=0)
+    def search(simulations):
+        key, root = jax.random.key(0), jnp.zeros(2)
+        settings = {"simulations": simulations, "considered": 5, "scale": 0.0}
+        return gumbel_search(key, evaluate, step, root, **settings)
+
+    found = search(20)
+    np.testing.assert_allclose(improved_value(found), found.policy @ arms, rtol=1e-5)
+    assert (improved_value(found) > found.value + 1.0).all()
+    # With one simulation there is one arm to speak of.
+    found = search(1)
+    visited = found.tree.summary().visit_counts.argmax(axis=-1)
+    np.testing.assert_allclose(improved_value(found), arms[visited], rtol=1e-5)

@@ -412,10 +412,7 @@ class MuZero:
         lesson, searched = self._lesson(state, frames, key)
         value = self._returns(state, frames, age)
         if self.mixed:
-            stale = self.num_envs * jnp.broadcast_to(age, value.shape[1]) > self.stale
-            stale &= state.params["updates"] >= self.warmup
-            first = slice(None), slice(self._again)
-            value = value.at[first].set(jnp.where(stale[first[1]], searched, value[first]))
+            value = self._mixed(state, value, searched, age)
         # Whether the window's first episode still goes on behind each frame.
         on = jnp.cumprod(1.0 - frames.is_last[: steps + 1], axis=0)
         return Unroll(
@@ -484,6 +481,14 @@ class MuZero:
             self.td_steps,
             horizon,
         )
+
+    def _mixed(self, state: State, value, searched, age):
+        """`value [unroll + 1, B]`, where data are stale those that were `searched` in the first
+        windows (Wang et al. 2024, §4.3)."""
+        again = searched.shape[1]
+        stale = self.num_envs * age[:again] > self.stale
+        stale &= state.params["updates"] >= self.warmup
+        return value.at[:, :again].set(jnp.where(stale, searched, value[:, :again]))
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
         return sequences.phases(self, steps)

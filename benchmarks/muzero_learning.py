@@ -25,6 +25,8 @@ TASKS = (
     # Against random moves; `dreamerzero eval` has other opponents.
     Task("muzero", "TicTacToe-pgx", 400_000, 0.9, ("--preset", "board"), seeds=2),
     Task("efficientzero", "CartPole-v1", 40_000, 475.0, LOOKS, seeds=6),
+    Task("efficientzero-v2", "Pendulum-v1", 30_000, -300.0, ("--eval-every", "3000")),
+    Task("efficientzero-v2", "CartPole-v1", 40_000, 475.0, LOOKS),
     # Augmentation changes no vectors.
     *map(without, ("consistency", "prefix", "off-policy")),
 )

@@ -13,6 +13,7 @@ from dreamerzero.agents.dreamer_v1 import DreamerV1
 from dreamerzero.agents.dreamer_v2 import DreamerV2
 from dreamerzero.agents.dyna import Dyna
 from dreamerzero.agents.efficientzero import EfficientZero
+from dreamerzero.agents.efficientzero_v2 import EfficientZeroV2
 from dreamerzero.agents.muzero import MuZero
 from dreamerzero.agents.muzero_puct import MuZeroPUCT
 from dreamerzero.agents.muzero_reanalyse import MuZeroReanalyse
@@ -34,6 +35,7 @@ AGENTS: dict[str, type] = {
     "muzero-sampled": MuZeroSampled,
     "muzero-stochastic": MuZeroStochastic,
     "efficientzero": EfficientZero,
+    "efficientzero-v2": EfficientZeroV2,
 }
 
 

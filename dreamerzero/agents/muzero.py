@@ -32,7 +32,14 @@ from dreamerzero import ops
 from dreamerzero.agents import sequences
 from dreamerzero.nn import distributions
 from dreamerzero.nn.optimisers import falling
-from dreamerzero.planning import Search, chosen, gumbel_search, puct_search, sampled
+from dreamerzero.planning import (
+    Search,
+    chosen,
+    gumbel_search,
+    improved_value,
+    puct_search,
+    sampled,
+)
 from dreamerzero.replay import symmetries, windows
 from dreamerzero.replay.sequence import Frame
 from dreamerzero.types import (
@@ -48,7 +55,7 @@ from dreamerzero.types import (
 )
 from dreamerzero.worlds.value_equivalent import Unroll, ValueEquivalent
 
-CHOICES = {"search": ("gumbel", "puct")}
+CHOICES = {"search": ("gumbel", "puct"), "body": ("mlp", "resnet")}
 
 
 @struct.dataclass
@@ -111,8 +118,12 @@ class MuZero:
     """gumbel: actions that are considered at the root, at most"""
     samples: int = static(0)
     """actions that are sampled at every state, to search among these only; 0 for all"""
+    policy_samples: int = static(0)
+    """how many of them are drawn from the policy itself, whatever `breadth` says of the others"""
     reanalysed: float = static(0.0)
     """share of the batch whose policy targets are searched anew"""
+    mixed: bool = static(False)
+    """whether these searches give the targets of values too, where data are stale"""
     consistency: float = static(0.0)
     """weight of the loss between imagined latents and those of what was seen; 0 for none"""
     prefix: int = static(0)
@@ -121,15 +132,18 @@ class MuZero:
     augment: bool = static(False)
     """whether pictures and grids are shifted, dimmed and lit at random in learning"""
 
+    body: str = static("mlp")
+    """layers of representation and dynamics: mlp, or resnet, where grids and pictures are seen: it
+    keeps the places apart"""
     latent: int = static(64)
-    """numbers in the model's state"""
+    """numbers in the model's state; with resnet only in what remembers the value prefix"""
     layers: int = static(2)
-    """hidden layers of representation and dynamics"""
+    """hidden layers of representation and dynamics, or residual blocks"""
     units: int = static(128)
     """units of a hidden layer"""
     depth: int = static(16)
     """channels of the image encoder: itself in the first layer for small grids, a multiple of it in
-    every stage for pictures"""
+    every stage for pictures; and those of a resnet"""
     support: int = static(20)
     """values and rewards are classes over h(x) from minus to plus this"""
 
@@ -140,6 +154,10 @@ class MuZero:
     off_policy: float = 0.0
     """how much sooner values of old data are bootstrapped: the share of td_steps lost for every
     100,000 steps that all environments made since"""
+    stale: float = 10_000.0
+    """mixed: steps that all environments made since, after which data are stale"""
+    warmup: float = 1000.0
+    """mixed: updates before any data are"""
     slow_rate: float = 0.02
     """rate at which the slow world follows"""
     learning_rate: float = 2e-3
@@ -201,15 +219,25 @@ class MuZero:
     def check(self):
         """Raises UsageError for what no run could make sense of."""
         sequences.check(self, "muzero")
-        if not self.samples and not isinstance(self.spec.action, Discrete):
+        if not self.sampling and not isinstance(self.spec.action, Discrete):
             raise UsageError(
                 f"muzero searches over discrete actions; {self.spec.name} wants "
                 f"{self.spec.action}. Try muzero-sampled there."
             )
         sequences.check_choices(self, CHOICES)
-        if self.samples and self.spec.masked:
+        if self.body == "resnet" and len(self.spec.observation.shape) < 2:
+            raise UsageError(
+                f"body resnet sees grids and pictures [H, W, ...]; {self.spec.name} shows shape "
+                f"{self.spec.observation.shape}. Leave body at mlp."
+            )
+        if self.sampling and self.spec.masked:
             raise UsageError(
                 f"{self.spec.name} forbids moves, and sampled actions know of no rule. Try muzero."
+            )
+        if not 0 <= self.policy_samples <= self.samples:
+            raise UsageError(
+                f"policy_samples is from 0 to samples, {self.samples} here; got "
+                f"{self.policy_samples}."
             )
         unrolls = ("unroll",) if self.foresees else ()
         for field in ("simulations", "considered", "td_steps", *unrolls):
@@ -217,6 +245,11 @@ class MuZero:
                 raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
         if not 0.0 <= self.reanalysed <= 1.0:
             raise UsageError(f"reanalysed is a share, from 0 to 1; got {self.reanalysed}.")
+        if self.mixed and not self._again:
+            raise UsageError(
+                f"mixed values are those of new searches, and reanalysed {self.reanalysed} of "
+                f"batch_size {self.batch_size} asks for none. Give it a larger share."
+            )
         for field in ("consistency", "prefix"):
             if getattr(self, field) < 0:
                 raise UsageError(f"{field} is 0 or more; got {getattr(self, field)}.")
@@ -230,6 +263,7 @@ class MuZero:
             units=self.units,
             depth=self.depth,
             support=self.support,
+            body=self.body,
             discount=self.discount,
             value_scale=self.value_scale,
             consistency=self.consistency,
@@ -253,6 +287,16 @@ class MuZero:
     @property
     def replayed_per_update(self) -> int:
         return self.batch_size * (self.unroll + 1)
+
+    @property
+    def sampling(self) -> int:
+        """How many actions are sampled; 0 if all are searched."""
+        return self.samples
+
+    @property
+    def _again(self) -> int:
+        """How many windows of a batch are searched anew."""
+        return round(self.reanalysed * self.batch_size)
 
     def init(self, key) -> State:
         world = self.world.init(key)
@@ -297,7 +341,7 @@ class MuZero:
         root_key, search_key = jax.random.split(key)
         evaluate, step = self.model(params, world)
         illegal, updates = None if legal is None else ~legal, params["updates"]
-        if not self.samples:
+        if not self.sampling:
             found = self._search(search_key, evaluate, step, root, illegal, updates, explore)
             return Choice(found.action, Lesson(found.policy), found)
         expand, evaluate, step = sampled(partial(self._propose, world), step)
@@ -335,9 +379,10 @@ class MuZero:
         """`samples` actions of each latent, with what `planning.sampled` wants of them."""
         outputs, value = self.world.evaluate(world, latent)
         policy = self.world.policy(outputs)
-        proposal = distributions.tempered(policy, self.breadth)
-        actions = proposal.sample(seed=key, sample_shape=self.samples)
-        logits = policy.log_prob(actions) - proposal.log_prob(actions)
+        broad = distributions.tempered(policy, self.breadth)
+        parts = ((policy, self.policy_samples), (broad, self.samples - self.policy_samples))
+        actions, log_density = distributions.stratified(key, parts)
+        logits = policy.log_prob(actions) - log_density
         return jnp.moveaxis(actions, 0, 1), logits.T, value
 
     def observe(self, state: State, rollout: Rollout) -> State:
@@ -376,7 +421,10 @@ class MuZero:
         """What the model should say along windows `[batch_length, B, ...]`, each followed by `age`
         frames, `[B]`, of its stream."""
         steps = self.unroll
-        lesson = self._lesson(state, frames, key)
+        lesson, searched = self._lesson(state, frames, key)
+        value = self._returns(state, frames, age)
+        if self.mixed:
+            value = self._mixed(state, value, searched, age)
         # Whether the window's first episode still goes on behind each frame.
         on = jnp.cumprod(1.0 - frames.is_last[: steps + 1], axis=0)
         taught = jnp.any(frames.context.policy[: steps + 1] > 0, axis=-1)
@@ -387,7 +435,7 @@ class MuZero:
             going_on=~frames.is_terminal[1 : steps + 1],
             stepped=on[:-1],
             policy=lesson.policy,
-            value=self._returns(state, frames, age),
+            value=value,
             decided=on * taught,
             sampled=lesson.actions,
             following=frames.observation[1 : steps + 1],
@@ -396,27 +444,31 @@ class MuZero:
 
     def _no_lesson(self) -> Lesson:
         """The shape of what `num_envs` searches teach."""
-        if not self.samples:
+        if not self.sampling:
             return Lesson(jnp.zeros((self.num_envs, self.spec.action.num)))
-        sizes = self.num_envs, self.samples
+        sizes = self.num_envs, self.sampling
         action = self.spec.action
         return Lesson(jnp.zeros(sizes), jnp.zeros((*sizes, *action.shape), action.dtype))
 
-    def _lesson(self, state: State, frames: Frame, key) -> Lesson:
+    def _lesson(self, state: State, frames: Frame, key):
         """What the searches in the first frames `[unroll + 1, B, ...]` teach: those that were made
-        when they were played, or new ones by the slow world."""
+        when they were played, or new ones by the slow world; and the values that these found."""
         lesson = jax.tree.map(lambda leaf: leaf[: self.unroll + 1], frames.context)
-        if again := round(self.reanalysed * self.batch_size):
-            seen, legal = jax.tree.map(
-                lambda leaf: leaf[: self.unroll + 1, :again].reshape(-1, *leaf.shape[2:]),
-                (frames.observation, frames.legal),
-            )
-            slow = state.params["slow"]
-            roots = self.world.represent(slow, seen)
-            fresh = self.plan(state.params, slow, key, roots, explore=True, legal=legal).lesson
-            fresh = jax.tree.map(lambda leaf: leaf.reshape(-1, again, *leaf.shape[1:]), fresh)
-            lesson = jax.tree.map(lambda old, new: old.at[:, :again].set(new), lesson, fresh)
-        return lesson
+        again = self._again
+        if not again:
+            return lesson, None
+        seen, legal = jax.tree.map(
+            lambda leaf: leaf[: self.unroll + 1, :again].reshape(-1, *leaf.shape[2:]),
+            (frames.observation, frames.legal),
+        )
+        slow = state.params["slow"]
+        roots = self.world.represent(slow, seen)
+        found = self.plan(state.params, slow, key, roots, explore=True, legal=legal)
+        fresh, value = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, again, *leaf.shape[1:]),
+            (found.lesson, improved_value(found.search)),
+        )
+        return jax.tree.map(lambda old, new: old.at[:, :again].set(new), lesson, fresh), value
 
     def _returns(self, state: State, frames: Frame, age):
         """n-step returns `[unroll + 1, B]` of the first frames, bootstrapped by the slow world: the
@@ -442,6 +494,14 @@ class MuZero:
             self.td_steps,
             horizon,
         )
+
+    def _mixed(self, state: State, value, searched, age):
+        """`value [unroll + 1, B]`, where data are stale those that were `searched` in the first
+        windows (Wang et al. 2024, §4.3)."""
+        again = searched.shape[1]
+        stale = self.num_envs * age[:again] > self.stale
+        stale &= state.params["updates"] >= self.warmup
+        return value.at[:, :again].set(jnp.where(stale, searched, value[:, :again]))
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
         return sequences.phases(self, steps)

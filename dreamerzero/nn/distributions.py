@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import distrax
 import jax
 import jax.numpy as jnp
@@ -43,6 +45,24 @@ def tempered(policy: distrax.Distribution, temperature) -> distrax.Distribution:
         return distrax.Categorical(logits=policy.logits / temperature)
     normal = policy.distribution
     return distrax.Independent(distrax.Normal(normal.loc, normal.scale * temperature**0.5), 1)
+
+
+def stratified(key, parts):
+    """Actions drawn from several distributions, a fixed number of each.
+
+    Returns:
+      Actions `[K, ...]` and the logs `[K, ...]` of the density that they have together, in whatever
+      order: that of the mixture in which each part has its share of them. Dividing by it is right
+      on average, for all that the parts are not drawn by chance (Veach & Guibas 1995).
+    Args:
+      parts: pairs of a distribution and its number of actions, 0 or more.
+    """
+    parts = [(part, count) for part, count in parts if count]
+    keys = [key] if len(parts) == 1 else jax.random.split(key, len(parts))
+    drawn = [part.sample(seed=key, sample_shape=n) for key, (part, n) in zip(keys, parts)]
+    actions, total = jnp.concatenate(drawn), sum(count for _, count in parts)
+    logs = [part.log_prob(actions) + math.log(count / total) for part, count in parts]
+    return actions, jax.nn.logsumexp(jnp.stack(logs), axis=0)
 
 
 def anything(key, legal):

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import mctx
 from flax import struct
 
@@ -204,6 +205,17 @@ def sampled(propose, step):
 def chosen(actions, place):
     """The actions `[B, ...]` at `place [B]` of `actions [B, K, ...]`."""
     return jax.vmap(lambda actions, place: actions[place])(actions, place)
+
+
+def improved_value(search: Search):
+    """Σ π(a) q(a), `[B]`: what the policy that a search teaches is worth, by the values it found.
+
+    The mean over all simulations is not that: sequential halving looks at actions that are then
+    given up as often, at first, as at the best one. Unvisited actions have no say.
+    """
+    root = search.tree.summary()
+    weight = jnp.where(root.visit_counts > 0, search.policy, 0.0)
+    return jnp.sum(weight * root.qvalues, axis=-1) / jnp.maximum(weight.sum(axis=-1), 1e-8)
 
 
 def _search(policy, key, evaluate, step, latent, simulations, illegal, **settings) -> Search:

@@ -19,16 +19,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from dreamerzero import ops
-from dreamerzero.nn.networks import MLP
-from dreamerzero.nn.observations import network_input
+from dreamerzero.nn.latent_model import ChanceNetworks
 from dreamerzero.types import Prediction, static
-from dreamerzero.worlds.value_equivalent import (
-    Networks,
-    Unroll,
-    ValueEquivalent,
-    halved,
-    unit_range,
-)
+from dreamerzero.worlds.value_equivalent import Unroll, ValueEquivalent, halved
 
 
 @struct.dataclass
@@ -48,7 +41,7 @@ class Chance(ValueEquivalent):
 
     def decide(self, params, action, latent):
         """φ and ψ: afterstates `[B, latent]`, logits `[B, C]` of what may happen, values `[B]`."""
-        afterstate = self._apply(params, ChanceNetworks.decide, latent, self._action(action))
+        afterstate = self._apply(params, ChanceNetworks.dynamics, latent, self._action(action))
         logits, value = self._apply(params, ChanceNetworks.foretell, afterstate)
         return afterstate, logits, self.scalar.mean(value)
 
@@ -66,7 +59,7 @@ class Chance(ValueEquivalent):
 
         def body(latent, inputs):
             action, code = inputs
-            afterstate = self._apply(params, ChanceNetworks.decide, halved(latent), action)
+            afterstate = self._apply(params, ChanceNetworks.dynamics, halved(latent), action)
             latent = self._apply(params, ChanceNetworks.happen, afterstate, code)
             return latent, (latent, afterstate)
 
@@ -78,41 +71,3 @@ class Chance(ValueEquivalent):
             "chance": -jnp.sum(happened * jax.nn.log_softmax(chance), axis=-1),
             "afterstate": self.value_scale * self.scalar.loss(value, batch.value[:-1]),
         }
-
-
-class ChanceNetworks(Networks):
-    """The layers of `Networks`, with those for chance; `dynamics` is in two halves here."""
-
-    codes: int = 32
-
-    def setup(self):
-        super().setup()
-        self.happening = MLP(self.layers, self.units, self.latent)
-        self.afterstate_value = MLP(1, self.units, self.num_bins, output_scale=0.0)
-        self.chances = MLP(1, self.units, self.codes, output_scale=0.0)
-        self.coder = MLP(self.layers, self.units, self.codes)
-        self.change_encoder = self._encoder()
-
-    def __call__(self, observation, action):
-        """Touches every parameter once, for `init`."""
-        afterstate = self.decide(self.represent(observation), action)
-        latent = self.happen(afterstate, self.code(observation, observation))
-        projected = self.guess(latent, jnp.ones(len(latent))) if self.projects else None
-        legal = self.legality(latent) if self.masked else None
-        foretold = self.foretell(afterstate)
-        return foretold, self.outcome(latent), self.prediction(latent), projected, legal
-
-    def decide(self, latent, action):
-        return self.dynamics(latent, action)
-
-    def foretell(self, afterstate):
-        """Logits of what may happen `[..., C]`, and of the value's classes `[..., K]`."""
-        return self.chances(afterstate), self.afterstate_value(afterstate)
-
-    def happen(self, afterstate, code):
-        return unit_range(self.happening(jnp.concatenate([afterstate, code], axis=-1)))
-
-    def code(self, before, after):
-        """Logits `[..., C]` of what happened between two observations."""
-        pair = [network_input(seen, self.observation) for seen in (before, after)]
-        return self.coder(self.change_encoder(jnp.concatenate(pair, axis=-1)))

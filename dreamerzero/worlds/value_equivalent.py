@@ -28,7 +28,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -36,9 +35,9 @@ from flax import struct
 
 from dreamerzero.nn.distributions import num_outputs, policy
 from dreamerzero.nn.heads import Support, bernoulli_loss
-from dreamerzero.nn.networks import MLP, ConvEncoder, PictureEncoder, fan_in, is_picture
-from dreamerzero.nn.observations import augmented, network_input
-from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, static
+from dreamerzero.nn.latent_model import Networks
+from dreamerzero.nn.observations import augmented
+from dreamerzero.types import Discrete, EnvSpec, Prediction, static
 
 
 @struct.dataclass
@@ -71,7 +70,8 @@ class Latent:
 
 @struct.dataclass
 class ValueEquivalent:
-    """A `World` whose latents are vectors `[B, latent]` in [0, 1], or with `prefix` `Latent`s.
+    """A `World` whose latents are vectors `[B, latent]` in [0, 1], grids `[B, H, W, depth]` if its
+    `body` is a resnet; or with `prefix` `Latent`s.
 
     With two players rewards and values are those of who is to move, and discounts are negative.
     """
@@ -80,8 +80,9 @@ class ValueEquivalent:
     latent: int = static()
     layers: int = static()
     units: int = static()
-    depth: int = static()  # channels of the image encoder
+    depth: int = static()  # channels of the image encoder, or of a grid
     support: int = static()  # h of the largest reward or value
+    body: str = static("mlp")  # or resnet
     discount: float = 0.997
     value_scale: float = 0.25
     consistency: float = static(0.0)  # its weight; 0 builds no projector
@@ -110,6 +111,7 @@ class ValueEquivalent:
             self.spec.masked,
             bool(self.prefix),
             bool(self.consistency),
+            self.body,
         )
 
     def init(self, key):
@@ -120,7 +122,7 @@ class ValueEquivalent:
         return self.net.init(key, observation, self._action(action))
 
     def initial(self, batch_size: int):
-        return self._root(jnp.zeros((batch_size, self.latent)))
+        return self._root(jnp.zeros((batch_size, *self.net.state)))
 
     def observe(self, params, key, latent, action, observation, is_first):
         """The latent of one observation `[B, ...]`, whatever came before."""
@@ -240,8 +242,8 @@ class ValueEquivalent:
         """The latent in which nothing was rewarded yet."""
         if not self.prefix:
             return state
-        batch = state.shape[:-1]
-        memory = (jnp.zeros_like(state), jnp.zeros_like(state))
+        batch = state.shape[: -len(self.net.state)]
+        memory = (jnp.zeros((*batch, self.latent)), jnp.zeros((*batch, self.latent)))
         return Latent(state, memory, jnp.zeros(batch), jnp.zeros(batch, jnp.int32))
 
     def _state(self, latent):
@@ -291,93 +293,6 @@ class ValueEquivalent:
         return self.net.apply(params, *inputs, method=method)
 
 
-class Networks(nn.Module):
-    """The model's layers; every method maps `[..., features]` and is used through `apply`."""
-
-    observation: Box | Discrete
-    num_outputs: int  # of the policy
-    latent: int
-    layers: int
-    units: int
-    depth: int
-    num_bins: int
-    masked: bool  # whether not every action is always legal
-    recurrent: bool = False  # for the value prefix
-    projects: bool = False  # for the consistency
-
-    def setup(self):
-        self.encoder = self._encoder()
-        self.representation = MLP(self.layers, self.units, self.latent)
-        self.transition = MLP(self.layers, self.units, self.latent)
-        self.reward = MLP(1, self.units, self.num_bins, output_scale=0.0)
-        self.go_on = MLP(1, self.units, 1)
-        self.policy = MLP(1, self.units, self.num_outputs, output_scale=0.0)
-        self.value = MLP(1, self.units, self.num_bins, output_scale=0.0)
-        if self.masked:
-            self.legal = MLP(1, self.units, self.num_outputs)
-        if self.recurrent:
-            self.lstm = nn.OptimizedLSTMCell(self.latent, recurrent_kernel_init=fan_in())
-        if self.projects:
-            self.projector = MLP(2, self.units, self.units)
-            self.predictor = MLP(1, self.units // 2, self.units)
-
-    def _encoder(self):
-        shape = self.observation.shape
-        if is_picture(shape):
-            return PictureEncoder(self.depth, "strided")
-        return ConvEncoder(self.depth) if len(shape) > 1 else lambda x: x
-
-    def __call__(self, observation, action):
-        """Touches every parameter once, for `init`."""
-        latent = self.dynamics(self.represent(observation), action)
-        seen = self.remember((latent, latent), latent)[1] if self.recurrent else None
-        projected = self.guess(latent, jnp.ones(len(latent))) if self.projects else None
-        legal = self.legality(latent) if self.masked else None
-        return self.outcome(latent, seen), self.prediction(latent), projected, legal
-
-    def glance(self, observation):
-        """Touches what needs no dynamics, for `init`."""
-        return self.prediction(self.represent(observation))
-
-    def represent(self, observation):
-        x = self.encoder(network_input(observation, self.observation))
-        return unit_range(self.representation(x))
-
-    def dynamics(self, latent, action):
-        return unit_range(self.transition(jnp.concatenate([latent, action], axis=-1)))
-
-    def remember(self, memory, latent):
-        """The LSTM's next memory, and what it has seen by then `[..., latent]`."""
-        return self.lstm(memory, latent)
-
-    def outcome(self, latent, seen=None):
-        """Logits of the classes `[..., K]` of the reward, or of the value prefix of what was `seen`
-        on the way; and of going on `[...]`."""
-        return self.reward(latent if seen is None else seen), self.go_on(latent)[..., 0]
-
-    def prediction(self, latent):
-        """What parametrises the policy `[..., A]`, and logits of the value's classes `[..., K]`."""
-        return self.policy(latent), self.value(latent)
-
-    def legality(self, latent):
-        """Logits `[..., A]` of each action's being legal."""
-        return self.legal(latent)
-
-    def project(self, latent, real):
-        """p: what the consistency compares, `[..., units]`, in units of its spread over those that
-        are `real [...]`, 1 or 0: else one direction for all latents would do."""
-        x = self.projector(latent)
-        share = (real / jnp.maximum(real.sum(), 1.0))[..., None]
-        batch = tuple(range(real.ndim))
-        mean = jnp.sum(share * x, axis=batch)
-        variance = jnp.sum(share * jnp.square(x - mean), axis=batch)
-        return (x - mean) * jax.lax.rsqrt(variance + 1e-5)
-
-    def guess(self, latent, real):
-        """q ∘ p: an imagined latent's guess of the projection of a seen one."""
-        return self.predictor(self.project(latent, real))
-
-
 def prefixes(reward, reset: int):
     """Sums of rewards `[K, ...]` from the last reset on; there is one every `reset` steps."""
     total = jnp.cumsum(reward, axis=0)
@@ -393,10 +308,3 @@ def _where(condition, x, y):
 def halved(latent):
     """`latent` with half of its gradient (appendix G), or that of long unrolls would grow."""
     return 0.5 * latent + 0.5 * jax.lax.stop_gradient(latent)
-
-
-def unit_range(latent):
-    """From each latent's own smallest and largest number to [0, 1] (appendix G), so that a
-    latent cannot grow with the number of steps."""
-    low, high = latent.min(axis=-1, keepdims=True), latent.max(axis=-1, keepdims=True)
-    return (latent - low) / (high - low + 1e-5)

@@ -6,8 +6,8 @@ import pytest
 from dreamerzero import agents, envs, training
 from dreamerzero.agents import sequences
 from dreamerzero.envs import probes
+from dreamerzero.nn.latent_model import ChanceNetworks
 from dreamerzero.types import UsageError
-from dreamerzero.worlds.chance import ChanceNetworks
 from tests.agents.test_muzero import SMALL
 
 

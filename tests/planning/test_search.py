@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from dreamerzero import agents, envs
-from dreamerzero.planning import chosen, gumbel_search, puct_search, sampled, stochastic_search
+from dreamerzero.planning import (
+    chosen,
+    gumbel_search,
+    improved_value,
+    puct_search,
+    sampled,
+    stochastic_search,
+)
 from dreamerzero.types import Prediction
 
 FORBIDDEN = -1e9
@@ -229,3 +236,25 @@ def test_chance_is_weighed_by_its_probability():
     assert found.action[0] == best
     values = found.tree.summary().qvalues[0]
     np.testing.assert_allclose(values[best], expected[best], atol=0.05)
+
+
+def test_the_improved_value_is_that_of_the_policy_and_not_of_all_that_was_tried():
+    """Five arms with rewards that are known, three of them tried, a prior that knows nothing."""
+    arms = jnp.array([0.0, 1.0, 2.0, 3.0, 10.0])
+
+    def evaluate(latent):
+        return jnp.zeros((len(latent), 5)), jnp.zeros(len(latent))
+
+    def step(key, action, latent):
+        return Prediction(arms[action], jnp.zeros(action.shape)), latent
+
+    settings = {"simulations": 3, "considered": 4, "scale": 0.0}
+    found = jax.jit(
+        lambda root: gumbel_search(jax.random.key(0), evaluate, step, root, **settings)
+    )(jnp.zeros(2))
+    tried = found.tree.summary().visit_counts > 0
+    assert (tried.sum(axis=-1) == 3).all()
+    weight = jnp.where(tried, found.policy, 0.0)
+    expected = (weight @ arms) / weight.sum(axis=-1)
+    np.testing.assert_allclose(improved_value(found), expected, rtol=1e-5)
+    assert (improved_value(found) > found.value).all()

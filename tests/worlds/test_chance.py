@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dreamerzero import ops
-from dreamerzero.worlds.chance import Chance, ChanceNetworks
+from dreamerzero.nn.latent_model import ChanceNetworks
+from dreamerzero.worlds.chance import Chance
 from tests.worlds.test_value_equivalent import SIZES, SPECS, observations, opinionated, unroll
 
 CODES = 5

@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
+from dreamerzero.nn.latent_model import Networks
 from dreamerzero.planning import gumbel_search
 from dreamerzero.types import Box, Discrete, EnvSpec
-from dreamerzero.worlds.value_equivalent import Latent, Networks, Unroll, ValueEquivalent, prefixes
+from dreamerzero.worlds.value_equivalent import Latent, Unroll, ValueEquivalent, prefixes
 
 SIZES = {"latent": 6, "layers": 1, "units": 8, "depth": 2, "support": 5}
 SPECS = {

@@ -499,6 +499,7 @@ class MuZero:
         """`value [unroll + 1, B]`, where data are stale those that were `searched` in the first
         windows (Wang et al. 2024, §4.3)."""
         again = searched.shape[1]
+        age = jnp.broadcast_to(age, value.shape[1])
         stale = self.num_envs * age[:again] > self.stale
         stale &= state.params["updates"] >= self.warmup
         return value.at[:, :again].set(jnp.where(stale, searched, value[:, :again]))

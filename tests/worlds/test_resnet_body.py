@@ -98,6 +98,7 @@ def test_a_lane_is_close_to_the_single_one():
         ("muzero-sampled", "Catch-bsuite", {"samples": 2}),
         ("muzero", "TicTacToe-pgx", {}),
         ("alphazero", "TicTacToe-pgx", {"unroll": 0}),
+        ("muzero-stochastic", "2048-pgx", {}),
     ],
 )
 def test_agents_act_and_learn_with_it(name, env, fields):
@@ -107,7 +108,7 @@ def test_agents_act_and_learn_with_it(name, env, fields):
     key = jax.random.key(0)
     state = jax.eval_shape(agent.init, key)
     timestep = jax.eval_shape(lambda key: jax.vmap(env.reset)(jax.random.split(key, 4))[1], key)
-    act = partial(agent.act, memory=(), explore=True)
+    act = partial(agent.act, memory=agent.memory(4), explore=True)
     action = jax.eval_shape(act, state.params, key, timestep).action
     assert action.shape == (4, *env.spec.action.shape)
     after, metrics = jax.eval_shape(agent.learn, state, key)

@@ -8,6 +8,7 @@ import difflib
 import jax
 
 from dreamerzero.agents.alphazero import AlphaZero
+from dreamerzero.agents.dqn import DQN
 from dreamerzero.agents.dreamer import Dreamer
 from dreamerzero.agents.dreamer_v1 import DreamerV1
 from dreamerzero.agents.dreamer_v2 import DreamerV2
@@ -18,6 +19,8 @@ from dreamerzero.agents.muzero_puct import MuZeroPUCT
 from dreamerzero.agents.muzero_reanalyse import MuZeroReanalyse
 from dreamerzero.agents.muzero_sampled import MuZeroSampled
 from dreamerzero.agents.planet import PlaNet
+from dreamerzero.agents.ppo import PPO
+from dreamerzero.agents.sac import SAC
 from dreamerzero.types import Agent, UsageError
 
 AGENTS: dict[str, type] = {
@@ -32,6 +35,9 @@ AGENTS: dict[str, type] = {
     "muzero-reanalyse": MuZeroReanalyse,
     "muzero-sampled": MuZeroSampled,
     "efficientzero": EfficientZero,
+    "dqn": DQN,
+    "ppo": PPO,
+    "sac": SAC,
 }
 
 

@@ -7,7 +7,7 @@ env → replay of streams → Q-network → ε-greedy → env
 
   target   R + Γ Q̄(s_m, argmax_a Q(s_m, a)),  R = r_1 + … + γᵐ⁻¹ r_m,  Γ = γᵐ (1 − end)
            m = n, or less where an episode ends or is cut off before
-  loss     Huber(Q(s, a) − target), weighted by the replay; Q̄ follows Q slowly
+  loss     ½ (Q(s, a) − target)², weighted by the replay; Q̄ follows Q slowly
 
 and its parts, each a field:
   double          `double`: Q̄ alone chooses and judges if not           (van Hasselt et al. 2016)
@@ -19,9 +19,9 @@ and its parts, each a field:
 A yardstick for discrete actions. Before it in the lineage: Dyna, which replays from a table. After
 it: MuZero, which searches among such values, and SAC, for continuous actions.
 
-Different from the papers: noisy networks, Rainbow's sixth part, are left out; the target network
-follows at every update, and is the one that plays without exploration; layers and vector inputs
-are normalised.
+Different from the papers: noisy networks, Rainbow's sixth part, are left out; errors are squared,
+not clipped, for the few large ones are those at ends; the target network follows at every update,
+and is the one that plays without exploration; layers and vector inputs are normalised.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from flax import struct
 from dreamerzero import ops
 from dreamerzero.agents import sequences
 from dreamerzero.nn.networks import MLP, Encoder
+from dreamerzero.nn.optimisers import falling
 from dreamerzero.replay import windows
 from dreamerzero.replay.sequence import Frame
 from dreamerzero.types import (
@@ -96,7 +97,7 @@ class DQN:
     """whether the network chooses the action whose value the slow one gives"""
     dueling: bool = static(False)
     """whether value and advantages have layers of their own"""
-    n_step: int = static(3)
+    n_step: int = static(5)
     """rewards in a target before it is bootstrapped"""
     atoms: int = static(1)
     """atoms of the return's distribution, from v_min to v_max; 1 learns only its mean"""
@@ -127,7 +128,9 @@ class DQN:
     slow_rate: float = 0.01
     """rate at which the slow network follows"""
     learning_rate: float = 1e-3
-    """of Adam"""
+    """of Adam, at first"""
+    falling: float = 2000.0
+    """updates after which the learning rate has fallen to 1/√2, then slower and slower"""
     clip: float = 10.0
     """largest norm of the gradient"""
 
@@ -171,9 +174,8 @@ class DQN:
 
     @property
     def optimiser(self) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.clip_by_global_norm(self.clip), optax.adam(self.learning_rate, eps=1e-5)
-        )
+        rate = falling(self.learning_rate, self.falling)
+        return optax.chain(optax.clip_by_global_norm(self.clip), optax.adam(rate, eps=1e-5))
 
     @property
     def batch_length(self) -> int:
@@ -247,7 +249,7 @@ class DQN:
         if self.atoms == 1:
             value = taken[..., 0]
             error = jnp.abs(value - target)
-            loss = optax.huber_loss(value, target)
+            loss = 0.5 * jnp.square(error)
         else:
             value = self.values(taken)
             loss = optax.losses.kl_divergence(jax.nn.log_softmax(taken), target)
@@ -295,7 +297,7 @@ def _pick(outputs, action):
 
 
 class QNetwork(nn.Module):
-    """Observations `[..., *shape]` to `[..., A, atoms]`: values, or logits of their distribution."""
+    """Observations `[..., *shape]` to values `[..., A, 1]`, or logits `[..., A, atoms]`."""
 
     observation: Box | Discrete
     num_actions: int

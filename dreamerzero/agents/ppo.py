@@ -4,10 +4,10 @@ Schulman et al. 2017, "Proximal Policy Optimization Algorithms".
 
 env → one rollout → advantages → a few epochs of clipped policy gradient → env; and forget
 
-  advantage  A_t = δ_t + γλ A_{t+1},  δ_t = r_t + γ (1 − end) v(s′_t) − v(s_t)        (eq. 11, 12)
-  actor      max E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)],  ρ = π(a|s) / π_old(a|s)               (eq. 7)
+  advantage  A_t = δ_t + γλ A_{t+1},  δ_t = r_t + γ (1 − end) v(s′_t) − v(s_t)  (eq. 11, 12)
+  actor      max E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)],  ρ = π(a|s) / π_old(a|s)         (eq. 7)
   critic     v(s_t) → A_t + v(s_t)
-  loss       −actor + c₁ critic − c₂ entropy                                                 (eq. 9)
+  loss       −actor + c₁ critic − c₂ entropy                                           (eq. 9)
 
 A yardstick for any actions. It stands beside the lineage: it remembers nothing, so it says what
 remembering is worth. After it: Dreamer, whose actor and critic learn from rollouts that its world
@@ -130,8 +130,11 @@ class PPO:
     def check(self):
         """Raises UsageError for what no run could make sense of."""
         sequences.check_spaces(self.spec, "ppo")
+        for field in ("num_envs", "rollout", "epochs", "minibatches"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
         size = self.rollout * self.num_envs
-        if self.minibatches < 1 or size < 1 or size % self.minibatches:
+        if size % self.minibatches:
             raise UsageError(
                 f"rollout · num_envs ({size}) must be a multiple of minibatches "
                 f"({self.minibatches})."

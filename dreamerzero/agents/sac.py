@@ -4,9 +4,9 @@ Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications".
 
 env → replay → twin critics → squashed-normal actor → env
 
-  critics      Q_j(s, a) → r + γ (1 − end) [min_i Q̄_i(s′, a′) − α log π(a′|s′)],  a′ ~ π(s′)  (eq. 5)
-  actor        min E[α log π(a|s) − min_j Q_j(s, a)],  a ~ π(s), reparametrised               (eq. 9)
-  temperature  min E[−α log π(a|s) − α H̄], which raises α while the entropy is below H̄       (eq. 18)
+  critics      Q_j(s, a) → r + γ (1 − end) [min_i Q̄_i(s′, a′) − α log π(a′|s′)]      (eq. 5, 6)
+  actor        min E[α log π(a|s) − min_j Q_j(s, a)],  a ~ π(s) by its noise              (eq. 9)
+  temperature  min E[−α log π(a|s) − α H̄]: α rises while the entropy is below H̄         (eq. 18)
 
 A yardstick for continuous actions. Before it in the lineage: DQN's replay and bootstrap, here with
 an actor in place of the maximum. After it: MBPO, which gives the same `update` batches that a
@@ -120,6 +120,9 @@ class SAC:
                 f"sac wants continuous actions; those of {self.spec.name} are discrete. "
                 "Try dqn or ppo there."
             )
+        for field in ("num_envs", "batch_size", "capacity"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
         sequences.check_spaces(self.spec, "sac")
 
     @property

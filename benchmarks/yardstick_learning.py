@@ -8,13 +8,13 @@
 
 from learning import Task, main
 
-NEW_SEEDS = ("--seed", "5")  # DQN's sizes were chosen on 0 … 4
-CARTPOLE = (*NEW_SEEDS, "--eval-every", "5000")
-RAINBOW = (*CARTPOLE, "--preset", "rainbow", "--agent.v-min", "0", "--agent.v-max", "100")
+# Its sizes were chosen on seeds 0 … 4, and those of PPO and SAC on none.
+CARTPOLE = ("--seed", "5", "--eval-every", "5000")
+PLAIN = (*CARTPOLE, "--preset", "plain")
 
 TASKS = (
     Task("dqn", "CartPole-v1", 100_000, 475.0, CARTPOLE, seeds=5),
-    Task("dqn", "CartPole-v1", 100_000, 475.0, RAINBOW, seeds=5, variant="rainbow"),
+    Task("dqn", "CartPole-v1", 100_000, 475.0, PLAIN, seeds=5, variant="plain"),
     Task("ppo", "CartPole-v1", 200_000, 475.0, ("--eval-every", "10000"), seeds=5),
     Task("sac", "Pendulum-v1", 20_000, -200.0, ("--eval-every", "1000"), seeds=5),
 )

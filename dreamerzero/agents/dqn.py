@@ -78,7 +78,7 @@ class Lesson(NamedTuple):
 
 @struct.dataclass
 class DQN:
-    """Double DQN with n-step returns; `rainbow` has all of its parts."""
+    """DQN with the parts of Rainbow but for noisy networks; `plain` has fewer."""
 
     spec: EnvSpec = static()
 
@@ -95,11 +95,11 @@ class DQN:
 
     double: bool = static(True)
     """whether the network chooses the action whose value the slow one gives"""
-    dueling: bool = static(False)
+    dueling: bool = static(True)
     """whether value and advantages have layers of their own"""
     n_step: int = static(5)
     """rewards in a target before it is bootstrapped"""
-    atoms: int = static(1)
+    atoms: int = static(51)
     """atoms of the return's distribution, from v_min to v_max; 1 learns only its mean"""
 
     layers: int = static(2)
@@ -112,15 +112,15 @@ class DQN:
 
     discount: float = 0.99
     """γ"""
-    v_min: float = -10.0
-    """the least return that atoms can tell"""
-    v_max: float = 10.0
-    """the largest return that atoms can tell"""
+    v_min: float = -100.0
+    """the least return that atoms can tell: −1 / (1 − γ) for rewards from −1 on"""
+    v_max: float = 100.0
+    """the largest return that atoms can tell: 1 / (1 − γ) for rewards up to 1"""
     epsilon: float = 0.05
     """probability of a random action, after it has fallen from 1"""
     exploration: float = 10_000.0
     """steps in which it falls so far, linearly"""
-    priority: float = 0.0
+    priority: float = 0.5
     """how much more often steps are replayed that were surprising: the exponent α of their error; 0
     is uniform"""
     correction: float = 0.4
@@ -136,7 +136,8 @@ class DQN:
 
     PRESETS: ClassVar[dict[str, dict]] = {
         "default": {},
-        "rainbow": {"dueling": True, "atoms": 51, "priority": 0.5},
+        # Double DQN with n-step returns, as a control of the other parts.
+        "plain": {"dueling": False, "atoms": 1, "priority": 0.0},
     }
 
     @classmethod

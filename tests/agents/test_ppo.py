@@ -5,16 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamerzero import agents, envs, training
+from dreamerzero import agents, envs
 from dreamerzero.agents.ppo import Experience, Lesson, clipped_objective
-from dreamerzero.envs import probes
 from dreamerzero.training import program
 from dreamerzero.types import Phase, Transition, UsageError
 
-SMALL = {"num_envs": 8, "rollout": 16, "units": 16, "discount": 0.9, "learning_rate": 3e-3}
-
-
-train = jax.jit(training.train, static_argnames="steps")
+SMALL = {
+    "num_envs": 8,
+    "rollout": 16,
+    "layers": 1,
+    "units": 16,
+    "discount": 0.9,
+    "entropy": 0.0,
+    "learning_rate": 1e-2,
+}
 
 
 @jax.jit
@@ -147,7 +151,7 @@ def test_one_rollout_is_learnt_epochs_times_in_minibatches():
 def test_the_policy_improves_on_one_batch():
     """It comes to prefer what had the advantage, and no further than the clipping lets it."""
     env = envs.make("CartPole-v1")
-    agent = small(env, entropy=0.0)
+    agent = small(env, learning_rate=1e-3)
     state = fresh(agent)
     observation = jnp.tile(jnp.eye(4), (8, 1))
     action = jnp.arange(32) // 4 % 2
@@ -169,29 +173,6 @@ def test_the_policy_improves_on_one_batch():
     (learnt, _), _ = jax.lax.scan(step, (learnt, state.optimiser), length=200)
     chance = agent.policy(learnt, jnp.eye(4)).prob(jnp.ones(4, jnp.int32))
     assert (chance > 0.59).all() and (chance < 0.75).all()
-
-
-@pytest.mark.parametrize("probe", [probes.ActionProbe(), probes.ContinuousActionProbe()])
-def test_behaviour_comes_to_the_optimum(probe):
-    env = envs.make(probe)
-    agent = small(env, entropy=0.0)
-    state, _ = train(agent, env, jax.random.key(0), steps=8000)
-    returns = training.evaluate(agent, state.agent.params, env, jax.random.key(1), episodes=64)
-    assert returns.mean() >= 0.98  # 0.75 without seeing where the target is
-
-
-@pytest.mark.parametrize(
-    "probe", [probes.DelayedProbe(), probes.TruncationProbe(), probes.BothEndsProbe()]
-)
-def test_values_are_the_optimal_ones(probe):
-    """See the same test of DQN."""
-    env = envs.make(probe)
-    agent = small(env)
-    state, _ = train(agent, env, jax.random.key(0), steps=20_000)
-    params = state.agent.params
-    symbols = params["observation"].normalise(jnp.eye(probe.num_symbols))
-    value = agent.value(params, symbols)
-    np.testing.assert_allclose(value, probe.values(agent.discount), rtol=0.1, atol=0.05)
 
 
 @pytest.mark.parametrize(

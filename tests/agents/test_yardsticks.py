@@ -88,7 +88,9 @@ def test_behaviour_comes_to_the_optimum_in_every_lane_as_in_a_single_run(kind):
 
     @jax.jit
     def run(agent, key):
-        return program.train(agent, env, key, 4096)[0].agent.params
+        state, metrics = program.train(agent, env, key, 4096)
+        beginning = jax.tree.map(lambda leaf: leaf[:5], metrics["train"])
+        return state.agent.params, beginning
 
     singles = [run(many.replace(learning_rate=rate), jax.random.key(0)) for rate in rates]
     assert run._cache_size() == 1
@@ -96,7 +98,9 @@ def test_behaviour_comes_to_the_optimum_in_every_lane_as_in_a_single_run(kind):
     lanes = jax.jit(jax.vmap(run, (axes, None)))(many, jax.random.key(0))
     for lane, single in enumerate(singles):
         mine = jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes)
-        for params in (mine, single):
+        # Later the rounding of batched products has made other actions of it.
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), mine[1], single[1])
+        for params, _ in (mine, single):
             returns = training.evaluate(many, params, env, jax.random.key(1), episodes=64)
             assert returns.mean() >= 0.97  # 0.75 without seeing where the target is
 

@@ -116,6 +116,40 @@ class Rollout:
     extras: Any = None
 
 
+@struct.dataclass
+class Transition:
+    """One step by itself, leaves `[...]`: what a memoryless agent learns from.
+
+    Whether an episode was cut off here is not in it, and need not be: `next_observation` is what
+    the step truly led to, and only `terminated` says that nothing comes after.
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    next_observation: jax.Array
+
+    @staticmethod
+    def example(spec: EnvSpec) -> Transition:
+        """One of zeros, for its shapes and dtypes."""
+        observation = jnp.zeros(spec.observation.shape, spec.observation.dtype)
+        action = jnp.zeros(spec.action.shape, spec.action.dtype)
+        return Transition(observation, action, jnp.float32(0.0), jnp.bool_(False), observation)
+
+    @staticmethod
+    def of(rollout: Rollout) -> Transition:
+        """Every step of a rollout, `[T, B, ...]`."""
+        after = rollout.next_timestep
+        return Transition(
+            rollout.timestep.observation,
+            rollout.action,
+            after.reward,
+            after.terminated,
+            after.observation,
+        )
+
+
 class ActorOutput(NamedTuple):
     """What `Agent.act` returns: actions `[B, ...]`, the memory to carry, extras for `observe`."""
 

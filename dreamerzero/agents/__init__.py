@@ -8,6 +8,7 @@ import difflib
 import jax
 
 from dreamerzero.agents.alphazero import AlphaZero
+from dreamerzero.agents.dqn import DQN
 from dreamerzero.agents.dreamer import Dreamer
 from dreamerzero.agents.dreamer_v1 import DreamerV1
 from dreamerzero.agents.dreamer_v2 import DreamerV2
@@ -20,6 +21,8 @@ from dreamerzero.agents.muzero_reanalyse import MuZeroReanalyse
 from dreamerzero.agents.muzero_sampled import MuZeroSampled
 from dreamerzero.agents.muzero_stochastic import MuZeroStochastic
 from dreamerzero.agents.planet import PlaNet
+from dreamerzero.agents.ppo import PPO
+from dreamerzero.agents.sac import SAC
 from dreamerzero.types import Agent, UsageError
 
 AGENTS: dict[str, type] = {
@@ -36,6 +39,9 @@ AGENTS: dict[str, type] = {
     "muzero-stochastic": MuZeroStochastic,
     "efficientzero": EfficientZero,
     "efficientzero-v2": EfficientZeroV2,
+    "dqn": DQN,
+    "ppo": PPO,
+    "sac": SAC,
 }
 
 

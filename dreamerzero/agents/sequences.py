@@ -40,7 +40,18 @@ def filter_in(spec: EnvSpec, world: RSSM, params, key, timestep: TimeStep, memor
 
 def check(agent, name: str) -> None:
     """Raises UsageError for environments and sizes that no such agent could make sense of."""
-    spec, observation = agent.spec, agent.spec.observation
+    check_spaces(agent.spec, name)
+    frames = agent.capacity // agent.num_envs
+    if frames <= 2 * agent.batch_length:
+        raise UsageError(
+            f"capacity {agent.capacity} over {agent.num_envs} environments leaves {frames} frames "
+            f"each; more than {2 * agent.batch_length} (2 · batch_length) are needed."
+        )
+
+
+def check_spaces(spec: EnvSpec, name: str) -> None:
+    """Raises UsageError for observations and actions that the networks here do not take."""
+    observation = spec.observation
     if len(spec.action.shape) > 1:
         raise UsageError(
             f"{name} acts with one integer or a vector; {spec.name} wants actions of shape "
@@ -55,12 +66,6 @@ def check(agent, name: str) -> None:
         raise UsageError(
             f"{name} scales images by their bounds; {spec.name} has {observation.low} and "
             f"{observation.high}. Give its space two finite numbers, the lower one first."
-        )
-    frames = agent.capacity // agent.num_envs
-    if frames <= 2 * agent.batch_length:
-        raise UsageError(
-            f"capacity {agent.capacity} over {agent.num_envs} environments leaves {frames} frames "
-            f"each; more than {2 * agent.batch_length} (2 · batch_length) are needed."
         )
 
 
@@ -80,16 +85,20 @@ def check_choices(agent, choices: dict[str, tuple[str, ...]]) -> None:
             )
 
 
-def phases(agent, steps: int) -> tuple[Phase, Phase]:
+def phases(agent, steps: int, frames: int | None = None) -> tuple[Phase, Phase]:
     """Prefill until every stream can give a window, then collect and learn in turn.
 
-    An update replays `batch_size · batch_length` steps. To meet `train_ratio` there are so many
+    An update replays `agent.replayed_per_update` steps. To meet `train_ratio` there are so many
     updates after so many steps of all environments, in small whole numbers.
+
+    Args:
+      frames: that every stream gets first, at least; one more than a window if omitted.
     """
+    frames = agent.batch_length + 1 if frames is None else frames
     updates_per_step = agent.train_ratio * agent.num_envs / agent.replayed_per_update
     most = max(8, round(1 / updates_per_step))
     repeats, collect = Fraction(updates_per_step).limit_denominator(most).as_integer_ratio()
-    prefill = math.ceil((agent.batch_length + 1) / collect)
+    prefill = math.ceil(frames / collect)
     train = steps // (collect * agent.num_envs) - prefill
     if train < 1:
         least = (prefill + 1) * collect * agent.num_envs

@@ -39,6 +39,20 @@ def policy(outputs, action: Box | Discrete, unimix) -> distrax.Distribution:
     return distrax.Independent(distrax.Normal(jnp.tanh(mean), std), 1)
 
 
+def squashed(outputs) -> distrax.Distribution:
+    """tanh(x) with x normal, of a policy's `outputs [..., 2 A]`: actions within (−1, 1) that have a
+    density (Haarnoja et al. 2018b, appendix C). Use `sample_and_log_prob`: to go back from a sample
+    to x loses its digits."""
+    mean, log_std = jnp.split(outputs, 2, axis=-1)
+    normal = distrax.Normal(mean, jnp.exp(jnp.clip(log_std, -20.0, 2.0)))
+    return distrax.Independent(distrax.Transformed(normal, distrax.Tanh()), 1)
+
+
+def squashed_middle(outputs):
+    """The action in the middle of `squashed(outputs)`: the tanh of its normal's mean."""
+    return jnp.tanh(jnp.split(outputs, 2, axis=-1)[0])
+
+
 def tempered(policy: distrax.Distribution, temperature) -> distrax.Distribution:
     """The distribution proportional to policy^(1/temperature): above 1 it is broader."""
     if isinstance(policy, distrax.Categorical):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamerzero import ops
+from dreamerzero.nn.observations import network_input
+from dreamerzero.types import Box, Discrete
 
 
 def compute_dtype():
@@ -33,14 +36,15 @@ def fan_in_flat(key, shape, dtype=jnp.float32):
 
 
 class Dense(nn.Module):
-    """A linear layer; float32 parameters, `compute_dtype` arithmetic."""
+    """A linear layer; float32 parameters, arithmetic in `dtype` or else `compute_dtype`."""
 
     features: int
     scale: float = 1.0
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x):
-        dtype = compute_dtype()
+        dtype = self.dtype or compute_dtype()
         return nn.Dense(self.features, kernel_init=fan_in(self.scale), dtype=dtype)(x)
 
 
@@ -68,14 +72,15 @@ class MLP(nn.Module):
     outputs: int | None = None
     output_scale: float = 1.0
     act: str = "norm_silu"
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x):
         for _ in range(self.layers):
-            x = NormAct(self.act)(Dense(self.units)(x))
+            x = NormAct(self.act)(Dense(self.units, dtype=self.dtype)(x))
         if self.outputs is None:
             return x
-        return Dense(self.outputs, self.output_scale)(x).astype(jnp.float32)
+        return Dense(self.outputs, self.output_scale, self.dtype)(x).astype(jnp.float32)
 
 
 class BlockDense(nn.Module):
@@ -208,6 +213,21 @@ class PictureEncoder(nn.Module):
     def num_outputs(shape, depth: int) -> int:
         """The number of tokens of a picture `[H, W]` or `[H, W, C]`."""
         return math.prod(coarse(shape)) * STAGES[-1] * depth
+
+
+class Encoder(nn.Module):
+    """Observations `[..., *shape]` of any space to flat tokens, through convolutions if they are
+    grids or pictures."""
+
+    space: Box | Discrete
+    depth: int
+
+    @nn.compact
+    def __call__(self, observation):
+        x = network_input(observation, self.space)
+        if is_picture(self.space.shape):
+            return PictureEncoder(self.depth, "strided")(x)
+        return ConvEncoder(self.depth)(x) if len(self.space.shape) > 1 else x
 
 
 class PictureDecoder(nn.Module):

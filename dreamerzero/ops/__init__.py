@@ -10,8 +10,9 @@ from dreamerzero.ops.latents import (
     straight_through,
     unimix,
 )
-from dreamerzero.ops.returns import lambda_returns, n_step_returns
+from dreamerzero.ops.returns import gae, lambda_returns, n_step_returns
 from dreamerzero.ops.scalars import (
+    categorical_projection,
     signed_hyperbolic,
     signed_parabolic,
     symexp,
@@ -26,7 +27,9 @@ __all__ = [
     "balanced_kl",
     "categorical_entropy",
     "categorical_kl",
+    "categorical_projection",
     "convolve",
+    "gae",
     "gaussian_entropy",
     "gaussian_kl",
     "lambda_returns",

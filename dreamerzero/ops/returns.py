@@ -32,6 +32,27 @@ def lambda_returns(r_t, discount_t, v_t, lambda_t):
     return jax.lax.scan(backup, v_t[-1], (r_t, discount_t, v_t, lambda_t), reverse=True)[1]
 
 
+def gae(r_t, discount_t, v_tm1, v_t, lambda_t):
+    """Generalised advantage estimates (Schulman et al. 2016, eq. 16).
+
+    δ_t = r_t + γ_t v_t − v_{t−1},  A_t = δ_t + γ_t λ_t A_{t+1},  A_{T+1} = 0
+
+    They are λ-returns without the value they began at. The two values of one state, `v_t[k]` and
+    `v_tm1[k + 1]`, are the same but where λ_t is 0: there another episode begins.
+
+    Args:
+      r_t: rewards, `[T]`.
+      discount_t: γ times the probability of going on, `[T]`.
+      v_tm1: value of the state each step begins at, `[T]`.
+      v_t: value of the state each step leads to, `[T]`.
+      lambda_t: mixing in [0, 1], a scalar or `[T]`; 0 stops the sum at that step.
+    Returns:
+      `[T]` advantages.
+    """
+    chex.assert_equal_shape([v_tm1, v_t])
+    return lambda_returns(r_t, discount_t, v_t, lambda_t) - v_tm1
+
+
 def n_step_returns(r_t, discount_t, v_t, lambda_t, n: int, horizon=None):
     """n-step returns (Sutton & Barto 2018, eq. 7.1) of every step that has n of them ahead.
 

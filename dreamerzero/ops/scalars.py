@@ -57,6 +57,18 @@ def two_hot(x, bins):
     return jax.nn.one_hot(above - 1, num) * (1 - weight) + jax.nn.one_hot(above, num) * weight
 
 
+def categorical_projection(z, probs, bins):
+    """The distribution over `bins [K]` that is nearest to one over other places, with the same mean
+    as long as these are within the bins (Bellemare et al. 2017, eq. 7).
+
+    Args:
+      z, probs: places and their probabilities, `[..., N]`.
+    Returns:
+      Probabilities `[..., K]`.
+    """
+    return jnp.sum(probs[..., None] * two_hot(z, bins), axis=-2)
+
+
 def two_hot_loss(logits, x, bins):
     """Cross-entropy of `logits [..., K]` against the two-hot of `x [...]`, without its gradient."""
     target = jax.lax.stop_gradient(two_hot(x, bins))

@@ -77,3 +77,30 @@ def test_n_step_returns_with_a_shorter_horizon_are_those_of_fewer_steps():
 def test_n_step_returns_of_more_steps_than_there_are_are_refused():
     with pytest.raises(ValueError, match="from 1"):
         ops.n_step_returns(jnp.zeros(3), jnp.ones(3), jnp.zeros(3), 1.0, 4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("lambda_", [0.0, 0.95, 1.0])
+def test_advantages_match_rlax(seed, lambda_):
+    reward, discount, _, _ = map(jnp.float32, draws(seed))
+    values = jnp.float32(np.random.default_rng(seed + 100).normal(size=len(reward) + 1))
+    ours = ops.gae(reward, discount, values[:-1], values[1:], lambda_)
+    theirs = rlax.truncated_generalized_advantage_estimation(reward, discount, lambda_, values)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_advantages_of_cut_episodes_match_a_float64_loop(seed):
+    """Cut after some steps, to go on in another episode: what follows there is none of theirs."""
+    reward, discount, v_t, _ = draws(seed)
+    v_tm1 = np.random.default_rng(seed + 100).normal(size=len(reward))
+    cut = np.random.default_rng(seed + 200).uniform(size=len(reward)) < 0.3
+    v_t[:-1] = np.where(cut[:-1], v_t[:-1], v_tm1[1:])
+    advantage, expected = 0.0, []
+    for t in reversed(range(len(reward))):
+        delta = reward[t] + discount[t] * v_t[t] - v_tm1[t]
+        advantage = delta + (0.0 if cut[t] else 0.9 * discount[t] * advantage)
+        expected.append(advantage)
+    lambda_t = 0.9 * ~cut
+    ours = ops.gae(*map(jnp.float32, (reward, discount, v_tm1, v_t, lambda_t)))
+    np.testing.assert_allclose(ours, expected[::-1], rtol=1e-4, atol=1e-5)

@@ -92,3 +92,15 @@ def test_the_inverse_of_h_is_the_published_one():
     root = (np.sqrt(1 + 4 * eps * (np.abs(x) + 1 + eps)) - 1) / (2 * eps)
     published = np.sign(x) * (root**2 - 1)
     np.testing.assert_allclose(ops.signed_parabolic(jnp.float32(x)), published, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_projected_distribution_matches_rlax_and_keeps_its_mean(seed):
+    rng = np.random.default_rng(seed)
+    bins = jnp.sort(jnp.asarray(rng.uniform(-5, 5, 21), jnp.float32))
+    z = jnp.asarray(rng.uniform(-7, 7, 11), jnp.float32)
+    probs = jax.nn.softmax(jnp.asarray(rng.normal(size=11), jnp.float32))
+    ours = ops.categorical_projection(z, probs, bins)
+    np.testing.assert_allclose(ours, rlax.categorical_l2_project(z, probs, bins), atol=1e-5)
+    inside = jnp.clip(z, bins[0], bins[-1])
+    np.testing.assert_allclose(ours @ bins, probs @ inside, rtol=1e-4, atol=1e-5)

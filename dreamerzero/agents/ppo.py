@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -31,13 +30,11 @@ from flax import struct
 from dreamerzero import ops
 from dreamerzero.agents import sequences
 from dreamerzero.nn import distributions
-from dreamerzero.nn.networks import MLP, Encoder
+from dreamerzero.nn.networks import EncoderMLP
 from dreamerzero.nn.normalisers import RunningMoments
 from dreamerzero.nn.optimisers import falling
 from dreamerzero.types import (
     ActorOutput,
-    Box,
-    Discrete,
     EnvSpec,
     Metrics,
     Phase,
@@ -141,16 +138,16 @@ class PPO:
             )
 
     @property
-    def actor(self) -> Network:
+    def actor(self) -> EncoderMLP:
         return self._network(distributions.num_outputs(self.spec.action), 0.01)
 
     @property
-    def critic(self) -> Network:
+    def critic(self) -> EncoderMLP:
         return self._network(1, 0.0)
 
-    def _network(self, outputs: int, scale: float) -> Network:
+    def _network(self, outputs: int, scale: float) -> EncoderMLP:
         sizes = self.layers, self.units, self.depth
-        return Network(self.spec.observation, outputs, scale, *sizes)
+        return EncoderMLP(self.spec.observation, outputs, scale, *sizes)
 
     @property
     def optimiser(self) -> optax.GradientTransformation:
@@ -290,20 +287,3 @@ def clipped_objective(ratio, advantage, clip_ratio):
     """min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) (eq. 7), for arrays of any one shape."""
     clipped = jnp.clip(ratio, 1.0 - clip_ratio, 1.0 + clip_ratio)
     return jnp.minimum(ratio * advantage, clipped * advantage)
-
-
-class Network(nn.Module):
-    """Observations `[..., *shape]` to `[..., outputs]`."""
-
-    observation: Box | Discrete
-    outputs: int
-    scale: float
-    layers: int
-    units: int
-    depth: int
-
-    @nn.compact
-    def __call__(self, observation):
-        tokens = Encoder(self.observation, self.depth)(observation)
-        # Ratios of probabilities are near 1: bfloat16 would round them away.
-        return MLP(self.layers, self.units, self.outputs, self.scale, dtype=jnp.float32)(tokens)

@@ -28,7 +28,7 @@ from flax import struct
 
 from dreamerzero.agents import sequences
 from dreamerzero.nn import distributions
-from dreamerzero.nn.networks import MLP, Encoder
+from dreamerzero.nn.networks import MLP, Encoder, EncoderMLP
 from dreamerzero.replay import ring
 from dreamerzero.types import (
     ActorOutput,
@@ -126,8 +126,10 @@ class SAC:
         sequences.check_spaces(self.spec, "sac")
 
     @property
-    def actor(self) -> Actor:
-        return Actor(self.spec.observation, 2 * self.spec.action.shape[0], *self._sizes)
+    def actor(self) -> EncoderMLP:
+        # At first nearly the same broad distribution everywhere.
+        outputs = distributions.num_outputs(self.spec.action)
+        return EncoderMLP(self.spec.observation, outputs, 0.01, *self._sizes)
 
     @property
     def critic(self) -> Critic:
@@ -254,24 +256,6 @@ class SAC:
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
         return sequences.phases(self, steps, -(-self.prefill // self.num_envs))
-
-
-class Actor(nn.Module):
-    """What parametrises the policy, `[B, outputs]`."""
-
-    observation: Box | Discrete
-    outputs: int
-    layers: int
-    units: int
-    depth: int
-
-    @nn.compact
-    def __call__(self, observation):
-        tokens = Encoder(self.observation, self.depth)(observation)
-        # At first the same broad distribution everywhere.
-        return MLP(self.layers, self.units, self.outputs, output_scale=0.01, dtype=jnp.float32)(
-            tokens
-        )
 
 
 class Critic(nn.Module):

@@ -230,6 +230,24 @@ class Encoder(nn.Module):
         return ConvEncoder(self.depth)(x) if len(self.space.shape) > 1 else x
 
 
+class EncoderMLP(nn.Module):
+    """Observations `[..., *shape]` of any space to `[..., outputs]`, in float32 everywhere: of
+    actors and critics small differences decide."""
+
+    space: Box | Discrete
+    outputs: int
+    output_scale: float
+    layers: int
+    units: int
+    depth: int
+
+    @nn.compact
+    def __call__(self, observation):
+        tokens = Encoder(self.space, self.depth)(observation)
+        head = MLP(self.layers, self.units, self.outputs, self.output_scale, dtype=jnp.float32)
+        return head(tokens)
+
+
 class PictureDecoder(nn.Module):
     """The way back, from `deter [..., D]` and `stoch [..., S]` to logits `[..., H·W·C]`.
 

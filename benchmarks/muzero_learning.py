@@ -9,6 +9,7 @@
 from learning import Task, main
 
 LOOKS = ("--eval-every", "5000")
+MINATAR = ("--eval-every", "15000", "--agent.train-ratio", "96")
 
 
 def without(part: str) -> Task:
@@ -24,6 +25,11 @@ TASKS = (
     Task("muzero-sampled", "Pendulum-v1", 30_000, -300.0),
     # Against random moves; `dreamerzero eval` has other opponents.
     Task("muzero", "TicTacToe-pgx", 400_000, 0.9, ("--preset", "board"), seeds=2),
+    Task("muzero", "ConnectFour-pgx", 1_000_000, 0.9, ("--preset", "board"), seeds=1),
+    Task("muzero", "Breakout-MinAtar", 150_000, 5.0, MINATAR, seeds=1),
+    # A random player makes 1,150 points.
+    Task("muzero", "2048-pgx", 200_000, 2000.0, ("--preset", "2048"), seeds=1),
+    Task("muzero-stochastic", "2048-pgx", 200_000, 2000.0, ("--preset", "2048"), seeds=1),
     Task("efficientzero", "CartPole-v1", 40_000, 475.0, LOOKS, seeds=6),
     Task("efficientzero-v2", "Pendulum-v1", 30_000, -300.0, ("--eval-every", "3000")),
     Task("efficientzero-v2", "CartPole-v1", 40_000, 475.0, LOOKS),

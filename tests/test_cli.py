@@ -218,7 +218,7 @@ def test_field_docs():
     [
         (["trian"], "Unknown command 'trian'"),
         (["train"], "Name an agent first"),
-        (["train", "dina", "--env", "x"], "Unknown agent 'dina'. Did you mean dyna?"),
+        (["train", "dina", "--env", "x"], "Unknown agent 'dina'. Did you mean dyna"),
         (["train", "dyna", "--env", "DynaMase-v0", "--steps", "9"], "Nearest: DynaMaze-v0"),
         (["train", "dyna", "--env", "os:path", "--steps", "9"], "Cannot build environment"),
         (["train", "dyna", "--steps", "9"], "--env"),

@@ -49,15 +49,15 @@ class Dense(nn.Module):
 
 
 class NormAct(nn.Module):
-    """RMSNorm (in float32, ε = 1e-4) over `axes`, then SiLU; or `elu` alone, as before v3."""
+    """RMSNorm (in float32, ε = 1e-4) over `axes`, then SiLU; or `elu` or `silu` alone."""
 
     act: str = "norm_silu"
     axes: int | tuple[int, ...] = -1
 
     @nn.compact
     def __call__(self, x):
-        if self.act == "elu":
-            return nn.elu(x)
+        if self.act in ("elu", "silu"):
+            return getattr(nn, self.act)(x)
         norm = nn.RMSNorm(
             epsilon=1e-4, dtype=jnp.float32, reduction_axes=self.axes, feature_axes=self.axes
         )

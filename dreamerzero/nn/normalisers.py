@@ -19,6 +19,14 @@ class RunningMoments:
     def init(shape) -> RunningMoments:
         return RunningMoments(jnp.zeros(()), jnp.zeros(shape), jnp.zeros(shape))
 
+    @staticmethod
+    def of(rows, filled) -> RunningMoments:
+        """Those of `rows [capacity, N]` that are `filled [capacity]`, and no others."""
+        count = filled.sum().astype(jnp.float32)
+        mean = jnp.sum(jnp.where(filled[:, None], rows, 0.0), axis=0) / count
+        squares = jnp.where(filled[:, None], jnp.square(rows - mean), 0.0)
+        return RunningMoments(count, mean, squares.sum(axis=0))
+
     def update(self, batch) -> RunningMoments:
         """Takes in `batch [..., N]`."""
         batch = batch.reshape(-1, *self.mean.shape).astype(jnp.float32)

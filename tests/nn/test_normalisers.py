@@ -32,3 +32,12 @@ def test_moments_are_those_of_everything_seen():
     np.testing.assert_allclose(normal[:, :2].std(0), 1.0, rtol=0.01)
     np.testing.assert_allclose(normal[:, 2], 0.0, atol=1e-5)  # a constant stays harmless
     np.testing.assert_allclose(moments.denormalise(normal), everything, rtol=1e-5)
+
+
+def test_moments_of_a_store_are_those_of_what_fills_it():
+    rows = np.random.default_rng(0).normal(50.0, [0.1, 3.0], size=(40, 2))
+    store = jnp.float32(np.concatenate([rows, np.full((24, 2), np.nan)]))
+    moments = RunningMoments.of(store, jnp.arange(64) < 40)
+    assert moments.count == 40
+    np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(moments.scale, rows.std(0), rtol=1e-3)

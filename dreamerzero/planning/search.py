@@ -53,10 +53,10 @@ def gumbel_search(
         mctx.gumbel_muzero_policy,
         key,
         evaluate,
-        step,
         latent,
         simulations,
         illegal,
+        recurrent_fn=_recurrent(evaluate, step),
         max_num_considered_actions=considered,
         gumbel_scale=scale,
     )
@@ -92,10 +92,10 @@ def puct_search(
         mctx.muzero_policy,
         key,
         evaluate,
-        step,
         latent,
         simulations,
         illegal,
+        recurrent_fn=_recurrent(evaluate, step),
         dirichlet_fraction=noise,
         dirichlet_alpha=concentration,
         pb_c_init=c_init,
@@ -146,21 +146,19 @@ def stochastic_search(
         )
         return output, latent
 
-    logits, value = evaluate(latent)
-    output = mctx.stochastic_muzero_policy(
-        params=None,
-        rng_key=key,
-        root=mctx.RootFnOutput(prior_logits=logits, value=value, embedding=latent),
+    return _search(
+        mctx.stochastic_muzero_policy,
+        key,
+        evaluate,
+        latent,
+        simulations,
+        illegal,
         decision_recurrent_fn=decision,
         chance_recurrent_fn=chance,
-        num_simulations=simulations,
-        invalid_actions=illegal,
         dirichlet_fraction=noise,
         dirichlet_alpha=concentration,
         temperature=temperature,
     )
-    tree = output.search_tree
-    return Search(output.action, output.action_weights, tree.summary().value, tree)
 
 
 @struct.dataclass
@@ -218,8 +216,8 @@ def improved_value(search: Search):
     return jnp.sum(weight * root.qvalues, axis=-1) / jnp.maximum(weight.sum(axis=-1), 1e-8)
 
 
-def _search(policy, key, evaluate, step, latent, simulations, illegal, **settings) -> Search:
-    """What one of mctx's policies finds, with its own `settings`."""
+def _recurrent(evaluate, step):
+    """What mctx expands a node with, where every step is one of a world."""
 
     def recurrent(_, key, action, latent):
         prediction, latent = step(key, action, latent)
@@ -229,12 +227,16 @@ def _search(policy, key, evaluate, step, latent, simulations, illegal, **setting
         )
         return output, latent
 
+    return recurrent
+
+
+def _search(policy, key, evaluate, latent, simulations, illegal, **settings) -> Search:
+    """What one of mctx's policies finds, with its own `settings`."""
     logits, value = evaluate(latent)
     output = policy(
         params=None,
         rng_key=key,
         root=mctx.RootFnOutput(prior_logits=logits, value=value, embedding=latent),
-        recurrent_fn=recurrent,
         num_simulations=simulations,
         invalid_actions=illegal,
         **settings,

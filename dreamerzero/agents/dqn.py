@@ -219,7 +219,7 @@ class DQN:
         return jnp.sum(jax.nn.softmax(outputs) * self.bins, axis=-1)
 
     def observe(self, state: State, rollout: Rollout) -> State:
-        params = sequences.take_in(self.spec, state.params, rollout)
+        params = sequences.take_in(self.spec, state.params, rollout.next_timestep.observation)
         params = params | {"steps": params["steps"] + rollout.action.size}
         return state.replace(params=params, replay=windows.add(state.replay, rollout))
 

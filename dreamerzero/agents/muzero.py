@@ -386,7 +386,7 @@ class MuZero:
         return jnp.moveaxis(actions, 0, 1), logits.T, value
 
     def observe(self, state: State, rollout: Rollout) -> State:
-        params = sequences.take_in(self.spec, state.params, rollout)
+        params = sequences.take_in(self.spec, state.params, rollout.next_timestep.observation)
         return state.replace(params=params, replay=windows.add(state.replay, rollout))
 
     def learn(self, state: State, key) -> tuple[State, Metrics]:

@@ -219,11 +219,9 @@ class PPO:
 
         keys = jax.random.split(key, self.epochs)
         (learnt, optimiser), metrics = jax.lax.scan(epoch, (learnt, state.optimiser), keys)
-        params = params | learnt
-        if "observation" in params and len(self.spec.observation.shape) == 1:
-            # Only now: the ratios compare with the policy that acted, which saw in the old units.
-            seen = params["observation"].update(state.experience.steps.next_observation)
-            params = params | {"observation": seen}
+        # Only now: the ratios compare with the policy that acted, which saw in the old units.
+        seen = state.experience.steps.next_observation
+        params = sequences.take_in(self.spec, params | learnt, seen)
         metrics = jax.tree.map(jnp.mean, metrics)
         return state.replace(params=params, optimiser=optimiser), metrics
 

@@ -176,7 +176,7 @@ class SAC:
 
     def observe(self, state: State, rollout: Rollout) -> State:
         steps = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), Transition.of(rollout))
-        params = sequences.take_in(self.spec, state.params, rollout)
+        params = sequences.take_in(self.spec, state.params, rollout.next_timestep.observation)
         return state.replace(params=params, replay=ring.add(state.replay, steps))
 
     def learn(self, state: State, key) -> tuple[State, Metrics]:

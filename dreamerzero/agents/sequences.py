@@ -118,15 +118,15 @@ def moments(spec: EnvSpec) -> dict[str, RunningMoments]:
 
 def remember(spec: EnvSpec, state, rollout: Rollout):
     """`state` with the rollout in its replay, and vectors in the running moments."""
-    params = take_in(spec, state.params, rollout)
+    params = take_in(spec, state.params, rollout.next_timestep.observation)
     return state.replace(params=params, replay=sequence.add(state.replay, rollout))
 
 
-def take_in(spec: EnvSpec, params, rollout: Rollout):
-    """`params` with the rollout's vectors in the running moments."""
+def take_in(spec: EnvSpec, params, observation):
+    """`params` with observations `[..., *shape]`, if they are vectors, in the running moments."""
     if not _shows_vectors(spec):
         return params
-    seen = params["observation"].update(rollout.next_timestep.observation)
+    seen = params["observation"].update(observation)
     return params | {"observation": seen}
 
 

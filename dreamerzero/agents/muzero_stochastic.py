@@ -14,7 +14,6 @@ codes their meaning (in 2048 they all became one without it); values are n-step 
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 
 from flax import struct
@@ -45,9 +44,7 @@ class MuZeroStochastic(MuZero):
 
     @property
     def world(self) -> Chance:
-        world = super().world
-        fields = {field.name: getattr(world, field.name) for field in dataclasses.fields(world)}
-        return Chance(**fields, codes=self.codes)
+        return Chance(**vars(super().world), codes=self.codes)
 
     def plan(self, params, world, key, root, *, explore: bool, legal=None) -> Choice:
         if self.search == "gumbel":

@@ -57,7 +57,7 @@ class Networks(nn.Module):
             self.representation = MLP(self.layers, self.units, self.latent)
         else:
             self.representation = ResNet(self.layers, self.depth)
-            self.picture = self._picture()
+        self.picture = self._picture()
         self.transition = self._transition()
         # What the LSTM has seen is no grid.
         self.reward = MLP(1, self.units, self.num_bins, 0.0) if self.recurrent else self._classes()
@@ -86,7 +86,7 @@ class Networks(nn.Module):
         return ResNet(self.layers, self.depth, stem=False)
 
     def _picture(self):
-        """What a cause of change looks like, where states are grids."""
+        """What a cause of change looks like, where states are grids; else it is not used."""
         return Dense(math.prod(self.state))
 
     def _head(self, outputs: int, output_scale=1.0):
@@ -120,8 +120,7 @@ class Networks(nn.Module):
         return _unit_range(self.representation(x), len(self.state))
 
     def dynamics(self, latent, action):
-        picture = None if self.body == "mlp" else self.picture
-        return self._next(self.transition, picture, latent, action)
+        return self._next(self.transition, self.picture, latent, action)
 
     def _next(self, transition, picture, latent, cause):
         """The state `[..., *state]` after `latent`, by an action or an outcome `[..., N]`."""
@@ -174,8 +173,7 @@ class ChanceNetworks(Networks):
     def setup(self):
         super().setup()
         self.happening = self._transition()
-        if self.body != "mlp":
-            self.happening_picture = self._picture()
+        self.happening_picture = self._picture()
         self.afterstate_value = self._classes()
         self.chances = self._head(self.codes, output_scale=0.0)
         self.coder = MLP(self.layers, self.units, self.codes)
@@ -196,8 +194,7 @@ class ChanceNetworks(Networks):
 
     def happen(self, afterstate, code):
         """The state after outcomes `[..., C]`, one-hot."""
-        picture = None if self.body == "mlp" else self.happening_picture
-        return self._next(self.happening, picture, afterstate, code)
+        return self._next(self.happening, self.happening_picture, afterstate, code)
 
     def code(self, before, after):
         """Logits `[..., C]` of what happened between two observations."""

@@ -15,11 +15,13 @@ from dreamerzero.agents.dreamer_v2 import DreamerV2
 from dreamerzero.agents.dyna import Dyna
 from dreamerzero.agents.efficientzero import EfficientZero
 from dreamerzero.agents.efficientzero_v2 import EfficientZeroV2
+from dreamerzero.agents.mbpo import MBPO
 from dreamerzero.agents.muzero import MuZero
 from dreamerzero.agents.muzero_puct import MuZeroPUCT
 from dreamerzero.agents.muzero_reanalyse import MuZeroReanalyse
 from dreamerzero.agents.muzero_sampled import MuZeroSampled
 from dreamerzero.agents.muzero_stochastic import MuZeroStochastic
+from dreamerzero.agents.pets import PETS
 from dreamerzero.agents.planet import PlaNet
 from dreamerzero.agents.ppo import PPO
 from dreamerzero.agents.sac import SAC
@@ -27,6 +29,8 @@ from dreamerzero.types import Agent, UsageError
 
 AGENTS: dict[str, type] = {
     "dyna": Dyna,
+    "mbpo": MBPO,
+    "pets": PETS,
     "planet": PlaNet,
     "dreamer-v1": DreamerV1,
     "dreamer-v2": DreamerV2,

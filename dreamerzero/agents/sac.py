@@ -168,11 +168,17 @@ class SAC:
         return ()
 
     def act(self, params, key, timestep: TimeStep, memory, *, explore: bool) -> ActorOutput:
-        observation = sequences.see(self.spec, params, timestep.observation)
-        outputs = self.actor.apply(params["actor"], observation)
+        outputs = self._outputs(params, timestep.observation)
         if explore:
             return ActorOutput(distributions.squashed(outputs).sample(seed=key), memory)
         return ActorOutput(distributions.squashed_middle(outputs), memory)
+
+    def policy(self, params, observation):
+        """The distribution of actions `[B, A]` for observations as the environment shows them."""
+        return distributions.squashed(self._outputs(params, observation))
+
+    def _outputs(self, params, observation):
+        return self.actor.apply(params["actor"], sequences.see(self.spec, params, observation))
 
     def observe(self, state: State, rollout: Rollout) -> State:
         steps = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), Transition.of(rollout))

@@ -56,9 +56,18 @@ def add(ring: Ring, items) -> Ring:
     return Ring(stored, ring.count + slots.shape[0])
 
 
-def sample(ring: Ring, key, batch_size: int):
-    """Items `[batch_size, ...]`, uniform and with replacement; zeros while the ring is empty."""
-    slots = jax.random.randint(key, (batch_size,), 0, jnp.maximum(ring.size, 1))
+def sample(ring: Ring, key, batch_size: int, newest=None):
+    """Items `[batch_size, ...]`, uniform and with replacement; zeros while the ring is empty.
+
+    Args:
+      newest: draw only from so many items, those added last; from all if None.
+    """
+    if newest is None:
+        slots = jax.random.randint(key, (batch_size,), 0, jnp.maximum(ring.size, 1))
+    else:
+        among = jnp.clip(newest, 1, jnp.maximum(ring.size, 1))
+        age = jax.random.randint(key, (batch_size,), 1, among + 1)
+        slots = (ring.count - age) % ring.capacity
     return take(ring, slots)
 
 

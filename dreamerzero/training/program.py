@@ -71,6 +71,11 @@ def iteration(agent, env, phase: Phase, state: TrainState) -> tuple[TrainState, 
     if phase.collect:
         state, rollout, metrics = collect(agent, env, phase, state, collect_key)
         state = state.replace(agent=agent.observe(state.agent, rollout))
+    if phase.prepare:
+        learn_key, prepare_key = jax.random.split(learn_key)
+        learner, prepared = getattr(agent, phase.prepare)(state.agent, prepare_key)
+        state = state.replace(agent=learner)
+        metrics |= prepared
     if phase.learn:
         learn = getattr(agent, phase.learn)
         learner, learnt = jax.lax.scan(

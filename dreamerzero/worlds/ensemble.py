@@ -35,6 +35,11 @@ PESSIMISM = ("none", "epistemic", "aleatoric")
 """Which spread is subtracted from the reward."""
 
 
+def weight_decays(layers: int) -> tuple[float, ...]:
+    """Of so many hidden layers, from 2, and the last one: with 4 those of the papers."""
+    return (2.5e-5, 5e-5, *[7.5e-5] * (layers - 2), 1e-4)
+
+
 @struct.dataclass
 class Params:
     """What was learnt; `elites [K]` are the best members, the very best first."""
@@ -91,7 +96,7 @@ class Ensemble:
     """`(observation, action, next_observation) -> [B]`, whether it ends there; learnt if None"""
     discount: float = 0.99
     penalty: float = 1.0  # λ of a pessimistic reward r − λ u
-    weight_decay: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+    weight_decay: tuple[float, ...] = weight_decays(4)
     bound_scale: float = 0.01
     learning_rate: float = 1e-3
     holdout: float = 0.2  # share of the data

@@ -113,6 +113,8 @@ class PETS:
     """hidden layers of a member, from 2"""
     units: int = static(500)
     """units of a hidden layer"""
+    batch_size: int = static(32)
+    """transitions in a batch of each member"""
     learning_rate: float = 1e-3
     """of Adam"""
     discount: float = 1.0
@@ -168,6 +170,7 @@ class PETS:
             elites=self.best,
             units=self.units,
             weight_decay=weight_decays(self.layers),
+            batch_size=self.batch_size,
             particles=self.propagation,
             termination=self.spec.termination,
             learning_rate=self.learning_rate,

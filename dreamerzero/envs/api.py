@@ -13,7 +13,16 @@ from gymnax.environments import environment as gymnax_api
 from gymnax.environments import spaces
 
 from dreamerzero.envs.terminations import termination
-from dreamerzero.types import Box, Discrete, EnvSpec, TimeStep, UsageError, static, strong
+from dreamerzero.types import (
+    Box,
+    Discrete,
+    EnvSpec,
+    Prediction,
+    TimeStep,
+    UsageError,
+    static,
+    strong,
+)
 
 
 @struct.dataclass
@@ -79,6 +88,34 @@ class Env:
             info["final_observation"], state, reward, terminated, truncated, is_first=False
         )
         return strong(state), fresh, successor
+
+    def rules(self, discount=1.0):
+        """The environment itself as a world: `step(key, action [B, ...], state) -> (Prediction,
+        state)`, for planners that are given the truth, as a control for those that learn it.
+
+        Steps cost what they cost here; only an episode's true end, never a time limit, ends one.
+        """
+
+        def once(state, key, action):
+            _, state, reward, terminated, _ = self.environment.step_env(
+                key, state, self.scale_action(action), self.params
+            )
+            return strong(state), jnp.float32(reward), 1.0 - terminated
+
+        def step(key, action, state):
+            def again(carry, key):
+                state, reward, going_on = carry
+                state, more, goes_on = jax.vmap(once)(
+                    state, jax.random.split(key, len(action)), action
+                )
+                return (state, reward + going_on * more, going_on * goes_on), None
+
+            start = (state, jnp.zeros(len(action)), jnp.ones(len(action)))
+            keys = jax.random.split(key, self.action_repeat)
+            (state, reward, going_on), _ = jax.lax.scan(again, start, keys)
+            return Prediction(reward, discount * going_on), state
+
+        return step
 
     def scale_action(self, action):
         """From the agent's [−1, 1] to the environment's own bounds; integers pass."""

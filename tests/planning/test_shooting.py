@@ -527,15 +527,6 @@ def test_cem_swings_the_pendulum_up_in_its_true_dynamics():
     env, horizon = envs.make("Pendulum-v1"), 15
     low, high = -jnp.ones(1), jnp.ones(1)
 
-    def step(key, action, state):
-        def one(state, action):
-            scaled = env.scale_action(action)
-            _, state, reward, *_ = env.environment.step_env(key, state, scaled, env.params)
-            return state, reward
-
-        state, reward = jax.vmap(one)(state, action)
-        return Prediction(reward, jnp.ones_like(reward)), state
-
     @jax.jit
     def episode(key):
         reset_key, key = jax.random.split(key)
@@ -545,7 +536,7 @@ def test_cem_swings_the_pendulum_up_in_its_true_dynamics():
             state, mean = carry
             plan_key, step_key = jax.random.split(key)
             std = jnp.full_like(mean, 0.5)
-            score = scorer(step, state)
+            score = scorer(env.rules(), state)
             sizes = {"population": 48, "elites": 6, "iterations": 3}
             plan = cem(plan_key, score, mean, std, low, high, **sizes, alpha=0.1)
             state, _, successor = env.step(step_key, state, plan.actions[0])

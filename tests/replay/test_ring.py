@@ -55,6 +55,14 @@ def test_keeps_dtypes_and_draws_uniformly():
     np.testing.assert_allclose(counts / 20_000, 0.2, atol=0.015)  # 5 standard deviations
 
 
+def test_draws_from_the_newest_alone():
+    state = ring.add(ring.add(ring.init(EXAMPLE, CAPACITY), batch(0, 6)), batch(6, 4))  # wrapped
+    draw = jax.jit(ring.sample, static_argnums=2)
+    for newest, kept in ((3, range(7, 10)), (0, [9]), (100, range(3, 10))):
+        drawn = draw(state, jax.random.key(0), 1000, newest=jnp.int32(newest))
+        assert set(np.asarray(drawn["reward"]).astype(int)) == set(kept)
+
+
 def test_an_empty_ring_gives_zeros():
     drawn = ring.sample(ring.init(EXAMPLE, CAPACITY), jax.random.key(0), 4)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(drawn))

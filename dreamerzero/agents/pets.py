@@ -122,14 +122,17 @@ class PETS:
 
     PRESETS: ClassVar[dict[str, dict]] = {
         "xs": {
+            "refit_every": 100,
             "capacity": 20_000,
             "particles": 5,
-            "planned": 20,
+            "planned": 30,
             "population": 64,
             "elites": 8,
             "iterations": 3,
             "layers": 2,
             "units": 64,
+            "batch_size": 64,
+            "learning_rate": 3e-3,
         },
         "paper": {},
     }

@@ -6,6 +6,7 @@ Shapes are written `[B, ...]`: `T` is time, `B` a batch of parallel environments
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import chex
@@ -63,6 +64,9 @@ class EnvSpec:
     In games not every action is legal in every state (`masked`), two `players` may move in turn,
     and a game may look the same from several sides. Then `symmetries` has, for each side, the cells
     of the observation and the actions in their new order; the first changes nothing.
+
+    Of some environments it is known when an episode terminates: `termination` then takes
+    observations, actions and next observations, leaves `[B, ...]`, and returns bools `[B]`.
     """
 
     name: str
@@ -71,6 +75,7 @@ class EnvSpec:
     masked: bool = False
     players: int = 1
     symmetries: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    termination: Callable | None = None
 
     @property
     def sign(self) -> float:

@@ -12,6 +12,7 @@ from flax import struct
 from gymnax.environments import environment as gymnax_api
 from gymnax.environments import spaces
 
+from dreamerzero.envs.terminations import termination
 from dreamerzero.types import Box, Discrete, EnvSpec, TimeStep, UsageError, static, strong
 
 
@@ -173,6 +174,7 @@ def _spec(environment, params, name, binary) -> EnvSpec:
         masked=hasattr(environment, "legal_actions"),
         players=getattr(environment, "players", 1),
         symmetries=getattr(environment, "symmetries", ()),
+        termination=termination(name),
     )
 
 

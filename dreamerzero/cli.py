@@ -46,7 +46,7 @@ class Train:
     """Train an agent into a run folder. The same command again goes on where it stopped."""
 
     env: str
-    """A name from `dreamerzero envs`, or module:Class of a gymnax Environment."""
+    """A name from `dreamerzero envs`, or module:Class of a gymnax Environment or gymnasium Env."""
     steps: int
     """Environment steps of each seed over all its parallel environments, prefill included."""
     seed: int = 0
@@ -315,10 +315,11 @@ def list_agents(argv: list[str]) -> None:
 
 
 def list_envs(argv: list[str]) -> None:
-    from dreamerzero.envs import names
+    from dreamerzero.envs import host, names
 
     _parse(ListEnvs, argv, "envs", ListEnvs.__doc__)
     print("\n".join(names()))
+    print("\nOf gymnasium, stepped by Python:\n" + "\n".join(host.names()))
 
 
 COMMANDS = {
@@ -461,7 +462,7 @@ def _picture(agent, env, config, run_dir: Path) -> None:
 def _folder_name(config) -> str:
     last = config.seed + config.num_seeds - 1
     seeds = f"s{config.seed}" if last == config.seed else f"s{config.seed}-{last}"
-    return f"{config.agent}-{config.env.replace(':', '.')}-{seeds}"
+    return f"{config.agent}-{config.env.replace(':', '.').replace('/', '.')}-{seeds}"
 
 
 def _peek(argv: list[str], option: str) -> str | None:

@@ -199,7 +199,7 @@ def train(argv: list[str]) -> None:
     )
     if not (run_dir / "curve.png").exists():
         curves.plot([run_dir], run_dir / "curve.png")
-        if dreams.can_dream(agent):
+        if dreams.can_dream(agent, env):
             _picture(agent, env, config, run_dir)
     print(
         f"{_result(summary, config.eval_episodes)} · {summary['steps']:,} steps in "
@@ -278,7 +278,7 @@ def dream(argv: list[str]) -> None:
         raise UsageError("Say what to make: --out FILE.gif, --json, or both.")
     config = configs.read(options.run_dir)
     agent, env = configs.build(config)
-    dreams.require(config.agent, agent)
+    dreams.require(config.agent, agent, env)
     if options.out:
         pictures.check(env, options.out)
     params = configs.load_params(options.run_dir, config, agent, env)

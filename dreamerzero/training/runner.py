@@ -239,7 +239,7 @@ class _Run:
         self.display.row(row)
         if stop.evaluate:
             self._evaluate(stop, carry)
-            if dreams.can_dream(self.agent) and not self.hosted:
+            if dreams.can_dream(self.agent, self.env):
                 self._dream(stop, carry)
         return carry.replace(sums=self._zeros())
 

@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import io
 import pickle
+import traceback
 import warnings
 import zlib
 
@@ -69,8 +70,7 @@ class HostEnvs:
         """Begins episodes; a seed for each, `[K, B]`, decides these and all later ones."""
         began = [env.reset(seed=int(seed)) for env, seed in zip(self.envs, np.ravel(seeds))]
         observation = np.array([observation for observation, _ in began])
-        none = np.zeros(len(self.envs))
-        self.timestep = self._timestep(observation, none, none, none, is_first=none == 0)
+        self.timestep = self._timestep(observation, 0.0, False, False, is_first=True)
         return self.timestep
 
     def step(self, action, playing=None) -> tuple[TimeStep, TimeStep]:
@@ -94,10 +94,9 @@ class HostEnvs:
                 reward[i] += gained
                 over, repeats = terminated[i] or truncated[i], repeats - 1
             shown[i] = env.reset()[0] if over else final[i]
-        over = (terminated + truncated) > 0
-        on = ~over
-        successor = self._timestep(final, reward, terminated, truncated, is_first=over & on)
-        self.timestep = self._timestep(shown, reward * on, over & on, over & on, is_first=over)
+        over = terminated + truncated > 0
+        successor = self._timestep(final, reward, terminated, truncated, is_first=False)
+        self.timestep = self._timestep(shown, reward * ~over, False, False, is_first=over)
         return self.timestep, successor
 
     def dump(self) -> bytes | None:
@@ -119,10 +118,11 @@ class HostEnvs:
         try:
             picture = self.envs[0].render()
         except Exception as error:  # whatever the drawing library raises
-            raise UsageError(
-                f"{self.env.name} cannot be drawn here: {error}. MuJoCo needs OpenGL: without a "
-                "screen install EGL or OSMesa, and set MUJOCO_GL=egl or MUJOCO_GL=osmesa."
-            ) from error
+            said = traceback.format_exception_only(error)[-1].strip()  # some have no str()
+            hint = ""
+            if _group(self.env.name) == "mujoco":
+                hint = ". Without a screen install EGL or OSMesa, and set MUJOCO_GL=egl or osmesa"
+            raise UsageError(f"{self.env.name} cannot be drawn here: {said}{hint}.") from error
         if not isinstance(picture, np.ndarray):
             raise UsageError(f"{self.env.name} draws no pictures: it has no mode rgb_array.")
         return picture
@@ -139,13 +139,14 @@ class HostEnvs:
         return low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
 
     def _timestep(self, observation, reward, terminated, truncated, is_first) -> TimeStep:
-        """Of arrays `[K · B, ...]`."""
+        """Of arrays `[K · B, ...]`, or of what all have in common."""
 
-        def lanes(array, dtype):
-            return np.asarray(array, dtype).reshape(*self.shape, *np.shape(array)[1:])
+        def lanes(values, dtype):
+            return np.broadcast_to(np.asarray(values, dtype), len(self.envs)).reshape(self.shape)
 
+        seen = self.env.spec.observation
         return TimeStep(
-            observation=lanes(observation, self.env.spec.observation.dtype),
+            observation=np.asarray(observation, seen.dtype).reshape(*self.shape, *seen.shape),
             reward=lanes(reward, np.float32),
             terminated=lanes(terminated, bool),
             truncated=lanes(truncated, bool),
@@ -185,7 +186,7 @@ def face(name: str) -> HostEnv:
     """
     try:
         env = _build(name)
-    except (gymnasium.error.Error, ImportError) as error:
+    except (gymnasium.error.Error, ImportError, AttributeError) as error:
         said = str(error).rstrip(".")
         raise UsageError(f"Cannot build environment {name!r}: {said}.{_extra(name)}") from error
     for space in (env.observation_space, env.action_space):
@@ -204,10 +205,9 @@ def _plain(observation) -> bool:
 def _build(name: str, **options) -> gymnasium.Env:
     if ":" in name:
         return instance(name, **options)
-    name = name.removeprefix(PREFIX)
     if _group(name) == "mujoco":
         _hear_mujoco()
-    return gymnasium.make(name, disable_env_checker=True, **options)
+    return gymnasium.make(name.removeprefix(PREFIX), disable_env_checker=True, **options)
 
 
 @functools.cache
@@ -219,15 +219,16 @@ def _hear_mujoco() -> None:
 
 
 def _group(name: str) -> str | None:
-    """The part of gymnasium, of `GROUPS`, that an id belongs to."""
-    entry = gymnasium.registry[name].entry_point
+    """The part of gymnasium, of `GROUPS`, that an environment belongs to, if to any."""
+    registered = gymnasium.registry.get(name.removeprefix(PREFIX))
+    entry = registered.entry_point if registered else None
     parts = entry.split(".") if isinstance(entry, str) else []
     return parts[2] if parts[:2] == ["gymnasium", "envs"] and parts[2] in GROUPS else None
 
 
 def _extra(name: str) -> str:
     """The end of an error message: what to install."""
-    group = _group(name.removeprefix(PREFIX)) if knows(name) else None
+    group = _group(name)
     if group is None or importlib.util.find_spec(GROUPS[group]):
         return ""
     return f' Install it: pip install "dreamerzero[{group}]", or pip install "gymnasium[{group}]".'

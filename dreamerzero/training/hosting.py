@@ -31,7 +31,9 @@ def act(agent, params, keys, step, timestep, memory, explore: bool) -> ActorOutp
 
     def lane(inputs):
         params, key, timestep, memory = inputs
-        return agent.act(params, jax.random.fold_in(key, step), timestep, memory, explore=explore)
+        # By name first: numbers alone give the keys that `split` gives to others.
+        key = jax.random.fold_in(program.named(key, "act"), step)
+        return agent.act(params, key, timestep, memory, explore=explore)
 
     return over_lanes(agent, lane)((params, keys, timestep, memory))
 

@@ -204,8 +204,7 @@ class _Run:
         carry = spread(self.agent, carry)  # what was restored, new sums, leaves without elements
         began, compile_s = time.monotonic(), self.position.compile_s
         if self.envs and phase.collect:
-            args = self._compiled, self.agent, self.envs, phase, carry, count
-            carry = hosting.advance(*args)
+            carry = hosting.advance(self._compiled, self.agent, self.envs, phase, carry, count)
         else:
             args = self.agent, self.env, phase, carry, jnp.int32(count)
             step = self._compiled(phase, advance, *args)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from PIL import Image
 
 import dreamerzero as dz
@@ -118,12 +119,20 @@ def stopped(monkeypatch, agent, env, config, run_dir, done):
             runner.run(agent, env, config, run_dir, quiet=True)
 
 
-def test_the_host_and_the_program_agree(tmp_path, same):
+@struct.dataclass
+class Busy(Toy):
+    """The toy with its lanes spread over the cores."""
+
+    fills_cpu: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize("kind", [Toy, Busy])
+def test_the_host_and_the_program_agree(kind, tmp_path, same):
     """The same world, once stepped inside of the program and once by Python."""
     rows, states = {}, {}
     for name in (here(BothEnds), f"{BothEndsProbe.__module__}:BothEndsProbe"):
         env = envs.make(name)
-        agent = Toy(spec=env.spec, epsilon=0.0)  # it draws no numbers
+        agent = kind(spec=env.spec, epsilon=0.0)  # it draws no numbers
         config = configs.make("toy", agent, env, 200, seed=3, num_seeds=2)
         runner.run(agent, env, config, tmp_path / name, quiet=True)
         states[name] = final(agent, env, config, tmp_path / name)

@@ -23,10 +23,12 @@ from dreamerzero.agents.muzero_stochastic import MuZeroStochastic
 from dreamerzero.agents.planet import PlaNet
 from dreamerzero.agents.ppo import PPO
 from dreamerzero.agents.sac import SAC
+from dreamerzero.agents.world_models import WorldModels
 from dreamerzero.types import Agent, UsageError
 
 AGENTS: dict[str, type] = {
     "dyna": Dyna,
+    "world-models": WorldModels,
     "planet": PlaNet,
     "dreamer-v1": DreamerV1,
     "dreamer-v2": DreamerV2,

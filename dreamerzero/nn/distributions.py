@@ -83,11 +83,11 @@ def mixture_sample(key, outputs, temperature=1.0):
     which_key, noise_key = jax.random.split(key)
     below = jnp.cumsum(jax.nn.softmax(logits / temperature), axis=-1)
     point = jax.random.uniform(which_key, mean.shape[:-1])[..., None]
-    which = jnp.minimum(jnp.sum(below <= point, axis=-1), mean.shape[-1] - 1)[..., None]
+    which = jnp.sum(below <= point, axis=-1, keepdims=True)
+    which = jnp.minimum(which, mean.shape[-1] - 1)  # if rounding leaves the sum below 1
     mean, log_std = (jnp.take_along_axis(x, which, axis=-1)[..., 0] for x in (mean, log_std))
-    return mean + jnp.exp(log_std) * jnp.sqrt(temperature) * jax.random.normal(
-        noise_key, mean.shape
-    )
+    std = jnp.exp(log_std) * jnp.sqrt(temperature)
+    return mean + std * jax.random.normal(noise_key, mean.shape)
 
 
 def stratified(key, parts):

@@ -111,18 +111,18 @@ class WorldModels:
     """whether C has biases"""
 
     vision_updates: int = static(50_000)
-    """of V"""
+    """updates of V"""
     vision_batch: int = static(100)
     """pictures in a batch"""
     memory_updates: int = static(4_000)
-    """of M; 0 leaves it as it is at first"""
+    """updates of M; 0 leaves it as it is at first"""
     memory_batch: int = static(100)
     """sequences in a batch"""
     memory_length: int = static(999)
     """steps in a sequence"""
 
     generations: int = static(1_800)
-    """of C's evolution"""
+    """generations of C"""
     population: int = static(64)
     """candidates in a generation"""
     episodes: int = static(16)

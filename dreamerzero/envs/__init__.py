@@ -15,6 +15,8 @@ from dreamerzero.envs.boards import GAMES, Board
 from dreamerzero.envs.mazes import BlockingMaze, DynaMaze, ShortcutMaze
 from dreamerzero.envs.pixels import CartPolePixels, PendulumPixels
 from dreamerzero.envs.swingup import CartPoleSwingup
+from dreamerzero.envs.take_cover import TakeCover
+from dreamerzero.envs.track import CarTrack
 from dreamerzero.types import UsageError
 
 OWN: dict = {
@@ -24,6 +26,8 @@ OWN: dict = {
     "CartPoleSwingup-v0": CartPoleSwingup,
     "CartPole-pixels": CartPolePixels,
     "Pendulum-pixels": PendulumPixels,
+    "CarTrack-v0": CarTrack,
+    "TakeCover-v0": TakeCover,
 }
 """This project's own environments: id → class."""
 

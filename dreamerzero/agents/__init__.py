@@ -25,12 +25,14 @@ from dreamerzero.agents.pets import PETS
 from dreamerzero.agents.planet import PlaNet
 from dreamerzero.agents.ppo import PPO
 from dreamerzero.agents.sac import SAC
+from dreamerzero.agents.world_models import WorldModels
 from dreamerzero.types import Agent, UsageError
 
 AGENTS: dict[str, type] = {
     "dyna": Dyna,
     "mbpo": MBPO,
     "pets": PETS,
+    "world-models": WorldModels,
     "planet": PlaNet,
     "dreamer-v1": DreamerV1,
     "dreamer-v2": DreamerV2,

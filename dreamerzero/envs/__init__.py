@@ -18,6 +18,8 @@ from dreamerzero.envs.host import HostEnv, HostEnvs
 from dreamerzero.envs.mazes import BlockingMaze, DynaMaze, ShortcutMaze
 from dreamerzero.envs.pixels import CartPolePixels, PendulumPixels
 from dreamerzero.envs.swingup import CartPoleSwingup
+from dreamerzero.envs.take_cover import TakeCover
+from dreamerzero.envs.track import CarTrack
 from dreamerzero.types import UsageError
 
 OWN: dict = {
@@ -27,6 +29,8 @@ OWN: dict = {
     "CartPoleSwingup-v0": CartPoleSwingup,
     "CartPole-pixels": CartPolePixels,
     "Pendulum-pixels": PendulumPixels,
+    "CarTrack-v0": CarTrack,
+    "TakeCover-v0": TakeCover,
 }
 """This project's own environments: id → class."""
 

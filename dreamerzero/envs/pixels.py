@@ -144,15 +144,22 @@ def rod(x, y, angle, length, width):
     return jnp.sqrt((x - along * sin) ** 2 + (y - along * cos) ** 2) - width / 2
 
 
-def paint(*shapes, pixel):
-    """A picture `[SIDE, SIDE, 3]`, uint8, of shapes on white, each over the ones before it.
+def paint(*shapes, pixel, on=WHITE):
+    """A picture `[SIDE, SIDE, 3]`, uint8, of shapes, each over the ones before it.
 
     Args:
       shapes: signed distances (m), `[SIDE, SIDE]`, and a colour each.
       pixel: the side of a pixel (m).
+      on: the colour of what is behind them all.
     """
-    picture = jnp.array(WHITE, jnp.float32)
+    picture = jnp.array(on, jnp.float32)
     for distance, colour in shapes:
-        cover = jnp.clip(0.5 - distance / pixel, 0.0, 1.0)[..., None]
-        picture += cover * (jnp.array(colour, jnp.float32) - picture)
+        cover = jnp.clip(0.5 - distance / pixel, 0.0, 1.0)
+        picture = mix(cover, picture, colour)
     return jnp.round(picture).astype(jnp.uint8)
+
+
+def mix(share, one, other):
+    """`[SIDE, SIDE, 3]`: from one colour at share 0 to the other at 1."""
+    one, other = jnp.array(one, jnp.float32), jnp.array(other, jnp.float32)
+    return one + share[..., None] * (other - one)

@@ -61,6 +61,35 @@ def tempered(policy: distrax.Distribution, temperature) -> distrax.Distribution:
     return distrax.Independent(distrax.Normal(normal.loc, normal.scale * temperature**0.5), 1)
 
 
+def mixture(outputs, temperature=1.0) -> distrax.Distribution:
+    """Independent mixtures of normals, one for each of D numbers, of `outputs [..., D, 3, K]`: the
+    logits, means and log σ of K normals each.
+
+    At a temperature τ logits are divided by τ and σ is multiplied by √τ (Ha & Schmidhuber 2018,
+    appendix A.2): above 1 there is more chance, and near 0 only the likeliest mean.
+    """
+    logits, mean, log_std = jnp.moveaxis(outputs, -2, 0)
+    each = distrax.MixtureSameFamily(
+        distrax.Categorical(logits=logits / temperature),
+        distrax.Normal(mean, jnp.exp(log_std) * jnp.sqrt(temperature)),
+    )
+    return distrax.Independent(each, 1)
+
+
+def mixture_sample(key, outputs, temperature=1.0):
+    """A sample `[..., D]` of `mixture(outputs, temperature)`, with 2 random numbers for each of its
+    own and not 2 K: in a dream they are most of the work."""
+    logits, mean, log_std = jnp.moveaxis(outputs, -2, 0)
+    which_key, noise_key = jax.random.split(key)
+    below = jnp.cumsum(jax.nn.softmax(logits / temperature), axis=-1)
+    point = jax.random.uniform(which_key, mean.shape[:-1])[..., None]
+    which = jnp.sum(below <= point, axis=-1, keepdims=True)
+    which = jnp.minimum(which, mean.shape[-1] - 1)  # if rounding leaves the sum below 1
+    mean, log_std = (jnp.take_along_axis(x, which, axis=-1)[..., 0] for x in (mean, log_std))
+    std = jnp.exp(log_std) * jnp.sqrt(temperature)
+    return mean + std * jax.random.normal(noise_key, mean.shape)
+
+
 def stratified(key, parts):
     """Actions drawn from several distributions, a fixed number of each.
 

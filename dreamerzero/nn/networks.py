@@ -129,11 +129,12 @@ class SplitDense(nn.Module):
 
 class Conv(nn.Module):
     """A convolution `[B, H, W, C] -> [B, H', W', features]`, padded so that only `stride` makes the
-    sides smaller."""
+    sides smaller; or with padding `VALID`, of whole windows alone."""
 
     features: int
     size: int
     stride: int = 1
+    padding: str = "SAME"
 
     @nn.compact
     def __call__(self, x):
@@ -142,7 +143,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", fan_in_flat, shape).astype(dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
         window, strides = (self.size, self.size), (self.stride, self.stride)
-        padding = jax.lax.padtype_to_pads(x.shape[1:3], window, strides, "SAME")
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], window, strides, self.padding)
         return ops.convolve(x.astype(dtype), kernel, self.stride, tuple(padding)) + bias
 
 
@@ -315,6 +316,39 @@ class DoublingConv(nn.Module):
         x = x.reshape(batch, 2 * rows, 2 * columns, self.features)
         # Windows of 2×2 lie between the pixels, and half of the outer ones outside the picture.
         return x if self.conv == "pool" else x[:, 1:-1, 1:-1]
+
+
+class SpreadingConv(nn.Module):
+    """A transposed convolution with stride 2, `[B, H, W, C] -> [B, 2H − 2 + size, …, features]`.
+
+    y[2i + j] = Σ_i x[i] w[j] for every tap j: each place is spread over `size`² pixels. As in
+    `DoublingConv` it is computed before the resolution is doubled, as one convolution to four
+    features for each; and from a single place as what it is there, a dense layer.
+    """
+
+    features: int
+    size: int
+
+    @nn.compact
+    def __call__(self, x):
+        dtype = compute_dtype()
+        batch, rows, columns, inputs = x.shape
+        shape = (self.size, self.size, inputs, self.features)
+        kernel = self.param("kernel", fan_in_flat, shape).astype(dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
+        if rows == columns == 1:
+            return jnp.einsum("bi,hwif->bhwf", x[:, 0, 0].astype(dtype), kernel) + bias
+        taps = -(-self.size // 2)  # of each of the 2 × 2 pixels on the places around them
+        kernel = jnp.pad(kernel, 2 * [(0, 2 * taps - self.size)] + 2 * [(0, 0)])
+        kernel = kernel.reshape(taps, 2, taps, 2, inputs, self.features)[::-1, :, ::-1]
+        kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, inputs, -1)
+        x = ops.convolve(x.astype(dtype), kernel, 1, 2 * ((taps - 1, taps - 1),))
+        x += jnp.tile(bias, 4)
+        rows, columns = rows + taps - 1, columns + taps - 1
+        x = x.reshape(batch, rows, columns, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(batch, 2 * rows, 2 * columns, self.features)
+        odd = self.size % 2  # then the last row and column have no tap
+        return x[:, : 2 * rows - odd, : 2 * columns - odd]
 
 
 def _before_repeating(kernel):

@@ -1,6 +1,7 @@
 """What to do with a world. Planners receive functions, never a world."""
 
-from dreamerzero.planning.imagine import imagine
+from dreamerzero.planning.evolve import Champion, Evolution
+from dreamerzero.planning.imagine import imagine, imagined_return
 from dreamerzero.planning.search import (
     Search,
     chosen,
@@ -22,6 +23,8 @@ from dreamerzero.planning.shooting import (
 )
 
 __all__ = [
+    "Champion",
+    "Evolution",
     "Plan",
     "Search",
     "cem",
@@ -30,6 +33,7 @@ __all__ = [
     "gumbel_search",
     "icem",
     "imagine",
+    "imagined_return",
     "improved_value",
     "mppi",
     "puct_search",

@@ -15,6 +15,7 @@ from dreamerzero.nn.networks import (
     PictureDecoder,
     PictureEncoder,
     SplitDense,
+    SpreadingConv,
     _largest_of_four,
     is_picture,
 )
@@ -142,6 +143,23 @@ def test_strided_pictures_are_doubled_by_a_transposed_convolution():
             part = kernel[1 - i // 2, 1 - j // 2, :, i % 2, j % 2]
             expected[:, i : i + 10 : 2, j : j + 12 : 2] += x @ part
     np.testing.assert_allclose(y, expected[:, 1:-1, 1:-1] + params["bias"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [5, 6])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3)])
+def test_places_are_spread_by_a_transposed_convolution(size, shape):
+    """Every place adds a patch of `size`² at twice its place, and bias is added once."""
+    x = normal(0, 2, *shape, 3)
+    layer = SpreadingConv(4, size)
+    params = jax.tree.map(lambda p: p + 0.1, layer.init(jax.random.key(1), x))
+    kernel, bias = params["params"]["kernel"], params["params"]["bias"]
+    sides = [2 * (side - 1) + size for side in shape]
+    expected = np.zeros((2, *sides, 4)) + np.asarray(bias)
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            patch = np.einsum("bi,hwif->bhwf", x[:, row, column], kernel)
+            expected[:, 2 * row : 2 * row + size, 2 * column : 2 * column + size] += patch
+    np.testing.assert_allclose(layer.apply(params, x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_pooling_keeps_the_largest_of_every_four_pixels():

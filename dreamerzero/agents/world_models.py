@@ -1,0 +1,436 @@
+"""World Models: see, then foretell, then evolve the simplest of controllers inside the dream.
+
+Ha & Schmidhuber 2018, "World Models".
+
+env → replay of pictures → V → codes → M → dreams → C, by evolution → env
+
+  V  o → z          a variational autoencoder of single pictures                         (§2.1)
+  M  z, a, h → z′   what comes next, a mixture at temperature τ; its reward, and its end   (§2.2)
+  C  a = tanh(W [z, h] + b)                                                               (§2.3)
+  fitness           Σ_t P(under way) r_t, the mean over whole dreams; CMA-ES asks nothing more
+
+One after the other, each until it is done; `rounds` begins anew with what C then sees (§5).
+Before it in the lineage: PETS, which plans in the world it learns and keeps no policy. After it:
+PlaNet and the Dreamers, which learn V and M as one and their actors by gradients.
+
+Different from the paper: C is always evolved in dreams, which it did for Doom; for driving too, M
+foretells rewards. Ends are weighed by their probability, not drawn. All candidates of a generation
+dream from the same beginnings with the same luck. Nothing is regenerated: what the replay has room
+for is what V and M learn from.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from dreamerzero.agents import sequences
+from dreamerzero.planning import Champion, Evolution, imagined_return
+from dreamerzero.replay import sequence
+from dreamerzero.types import (
+    ActorOutput,
+    Discrete,
+    EnvSpec,
+    Metrics,
+    Phase,
+    Rollout,
+    TimeStep,
+    UsageError,
+    static,
+)
+from dreamerzero.worlds.vision_memory import Code, Latent, VisionMemory
+
+SEES = ("z", "zh", "zch")
+"""What C reads: what is seen; also M's hidden state; or all that M remembers."""
+
+ROLLOUT = 20
+"""Steps that are collected at a time."""
+
+
+@struct.dataclass
+class State:
+    """What learning carries. `params` has the parts `world`, of V and M, and `controller` `[D]`,
+    the fittest so far; `codes` `[num_envs, N, Z]` are what V made of the replay's pictures."""
+
+    params: dict[str, Any]
+    optimiser: dict[str, Any]
+    replay: sequence.SequenceReplay
+    codes: Code
+    search: Any  # CMA-ES's own
+    fitness: jax.Array  # of the fittest
+
+
+@struct.dataclass
+class Memory:
+    """What acting carries: the filtered latent, the action taken there, and the noise on it."""
+
+    latent: Latent
+    action: jax.Array
+    noise: jax.Array
+
+
+@struct.dataclass
+class WorldModels:
+    """V, M and C with the paper's sizes for driving; `paper-doom` has those for Doom."""
+
+    spec: EnvSpec = static()
+
+    num_envs: int = static(64)
+    """environments that run in parallel"""
+    capacity: int = static(500_000)
+    """frames the replay holds, over all environments, 12 KiB each; the paper keeps ten million"""
+    rounds: int = static(1)
+    """times that all is learnt, with equal shares of the steps; later ones are collected with C"""
+
+    latents: int = static(32)
+    """numbers in z"""
+    depth: int = static(32)
+    """channels of V's first layer; the others have 2, 4 and 8 times as many"""
+    units: int = static(256)
+    """units of M's LSTM"""
+    mixtures: int = static(5)
+    """normals in the mixture of each number of z"""
+    reward: bool = static(True)
+    """whether M foretells rewards; if not, every step pays 1 in a dream"""
+    done: bool = static(True)
+    """whether M foretells ends; if not, dreams have none but their last step"""
+    restart: bool = static(False)
+    """whether M is told where an episode begins"""
+
+    sees: str = static("zh")
+    """what C reads: z, zh (also M's hidden state) or zch (also its cells)"""
+    hidden: int = static(0)
+    """units of C's hidden layer; without one (0) C is linear"""
+    bias: bool = static(True)
+    """whether C has biases"""
+
+    vision_updates: int = static(50_000)
+    """updates of V"""
+    vision_batch: int = static(100)
+    """pictures in a batch"""
+    memory_updates: int = static(4_000)
+    """updates of M; 0 leaves it as it is at first"""
+    memory_batch: int = static(100)
+    """sequences in a batch"""
+    memory_length: int = static(999)
+    """steps in a sequence"""
+
+    generations: int = static(1_800)
+    """generations of C"""
+    population: int = static(64)
+    """candidates in a generation"""
+    episodes: int = static(16)
+    """dreams of each candidate"""
+    dreamt_steps: int = static(1_000)
+    """steps of a dream, at most"""
+    separable: bool = static(False)
+    """evolve with the diagonal of the covariance alone"""
+    mirrored: bool = static(False)
+    """candidates in pairs on opposite sides of the mean"""
+    check_every: int = static(25)
+    """generations after which their mean is looked at more closely"""
+    check_episodes: int = static(1_024)
+    """dreams for that; the fittest of these means acts"""
+
+    noise: float = 1.0
+    """standard deviation of the noise on C's actions, or on its choices, while collecting"""
+    persistence: float = 0.9
+    """of the noise, from one step to the next: 0 is white"""
+    vision_rate: float = 1e-4
+    """of Adam, for V"""
+    memory_rate: float = 1e-3
+    """of Adam, for M, at first"""
+    memory_final_rate: float = 1e-5
+    """at the end: it falls by the same factor with every update"""
+    clip: float = 1.0
+    """largest element of M's gradient"""
+    free_nats: float = 0.5
+    """KL of V, for each number of z, below which it is left alone"""
+    done_weight: float = 10.0
+    """weight of ends in M's loss"""
+    temperature: float = 1.0
+    """τ: how much chance there is in dreams; what is hard to exploit is above 1"""
+    sigma: float = 0.1
+    """width of the first generation"""
+
+    # A lane's dreams are batches already, and its pictures fill the memory.
+    fills_cpu: ClassVar[bool] = True
+    horizon: ClassVar[float] = float("inf")  # what a dream pays late is not worth less
+
+    PRESETS: ClassVar[dict[str, dict]] = {
+        "xs": {
+            "num_envs": 16,
+            "capacity": 40_000,
+            "latents": 16,
+            "depth": 8,
+            "units": 64,
+            "vision_updates": 3_000,
+            "vision_batch": 64,
+            "memory_updates": 3_000,
+            "memory_batch": 32,
+            "memory_length": 48,
+            "generations": 100,
+            "population": 32,
+            "episodes": 8,
+            "dreamt_steps": 300,
+            "check_every": 10,
+            "check_episodes": 128,
+            "vision_rate": 1e-3,
+        },
+        "paper-driving": {},
+        "paper-doom": {
+            "latents": 64,
+            "units": 512,
+            "reward": False,
+            "restart": True,
+            "sees": "zch",
+            "bias": False,
+            "memory_length": 500,
+            "dreamt_steps": 2_100,
+            "temperature": 1.15,
+        },
+    }
+
+    @classmethod
+    def default_preset(cls, backend: str) -> str:
+        return "xs" if backend == "cpu" else "paper-driving"
+
+    def check(self):
+        """Raises UsageError for what no run could make sense of."""
+        self.world.check()
+        self.evolution.check()
+        sequences.check_spaces(self.spec, "world-models")
+        sequences.check_choices(self, {"sees": SEES})
+        for field in ("num_envs", "rounds", "vision_batch", "memory_batch", "check_every"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
+        frames, least = self.capacity // self.num_envs, max(2 * ROLLOUT, self.memory_length + 1)
+        if frames < least:
+            raise UsageError(
+                f"capacity {self.capacity} over {self.num_envs} environments leaves {frames} "
+                f"frames each; {least} or more are needed."
+            )
+
+    @property
+    def world(self) -> VisionMemory:
+        return VisionMemory(
+            spec=self.spec,
+            latents=self.latents,
+            depth=self.depth,
+            units=self.units,
+            mixtures=self.mixtures,
+            reward=self.reward,
+            done=self.done,
+            restart=self.restart,
+            free_nats=self.free_nats,
+            done_weight=self.done_weight,
+            temperature=self.temperature,
+        )
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """What C reads, its hidden layer if it has one, and what it says: numbers in each."""
+        action = self.spec.action
+        inputs = self.latents + self.units * (len(self.sees) - 1)
+        outputs = action.num if isinstance(action, Discrete) else action.shape[0]
+        return (inputs, *filter(None, [self.hidden]), outputs)
+
+    @property
+    def evolution(self) -> Evolution:
+        return Evolution(
+            dims=sum((n + self.bias) * m for n, m in pairwise(self.layers)),
+            population=self.population,
+            separable=self.separable,
+            mirrored=self.mirrored,
+            std=self.sigma,
+        )
+
+    @property
+    def optimisers(self) -> dict[str, optax.GradientTransformation]:
+        last = max(self.memory_updates * self.rounds, 1)
+
+        def falling(count):
+            progress = jnp.minimum(count / last, 1.0)
+            return self.memory_rate * (self.memory_final_rate / self.memory_rate) ** progress
+
+        return {
+            "vision": optax.adam(self.vision_rate),
+            "memory": optax.chain(optax.clip(self.clip), optax.adam(falling)),
+        }
+
+    def init(self, key) -> State:
+        world = self.world.init(key)
+        replay = sequence.init(self.spec, self.num_envs, self.capacity)
+        numbers = jnp.zeros((*replay.frames.reward.shape, self.latents))
+        controller = jnp.zeros(self.evolution.dims)
+        return State(
+            params={"world": world, "controller": controller},
+            optimiser={name: kind.init(world[name]) for name, kind in self.optimisers.items()},
+            replay=replay,
+            codes=Code(numbers, numbers.copy()),
+            search=self.evolution.init(controller),
+            fitness=Champion.of(controller).fitness,
+        )
+
+    def memory(self, batch_size: int) -> Memory:
+        action = jnp.zeros((batch_size, *self.spec.action.shape), self.spec.action.dtype)
+        noise = jnp.zeros((batch_size, self.layers[-1]))
+        return Memory(self.world.initial(batch_size), action, noise)
+
+    def act(self, params, key, timestep: TimeStep, memory, *, explore: bool) -> ActorOutput:
+        see_key, noise_key = jax.random.split(key)
+        latent = self.world.observe(
+            params["world"],
+            see_key,
+            memory.latent,
+            memory.action,
+            timestep.observation,
+            timestep.is_first,
+        )
+        fresh, rho = jax.random.normal(noise_key, memory.noise.shape), self.persistence
+        noise = rho * memory.noise + self.noise * jnp.sqrt(1.0 - rho**2) * fresh
+        action = self.decide(params["controller"], latent, noise if explore else 0.0)
+        return ActorOutput(action, Memory(latent, action, noise))
+
+    def greedy(self, params, key, latent):
+        """C's actions `[B, ...]` in latents `[B, ...]`."""
+        return self.decide(params["controller"], latent)
+
+    def decide(self, controller, latent: Latent, noise=0.0):
+        """What C, numbers `[D]`, does in latents `[B, ...]`; none of it while all are 0."""
+        parts = {"z": latent.z, "h": latent.hidden, "c": latent.cell}
+        x, used = jnp.concatenate([parts[name] for name in self.sees], axis=-1), 0
+        for layer, (inputs, outputs) in enumerate(pairwise(self.layers)):
+            size = (inputs + self.bias) * outputs
+            weights = controller[used : used + size].reshape(-1, outputs)
+            x = jnp.tanh(x) if layer else x
+            x = x @ weights[:inputs] + (weights[inputs] if self.bias else 0.0)
+            used += size
+        if isinstance(self.spec.action, Discrete):
+            return jnp.argmax(x + noise, axis=-1)
+        return jnp.clip(jnp.tanh(x) + noise, -1.0, 1.0)
+
+    def observe(self, state: State, rollout: Rollout) -> State:
+        return state.replace(replay=sequence.add(state.replay, rollout))
+
+    def learn_vision(self, state: State, key) -> tuple[State, Metrics]:
+        """One update of V, on pictures from anywhere in the replay."""
+        stream_key, slot_key, loss_key = jax.random.split(key, 3)
+        stream = jax.random.randint(stream_key, (self.vision_batch,), 0, self.num_envs)
+        slot = jax.random.randint(slot_key, stream.shape, 0, state.replay.size[stream])
+        pictures = state.replay.frames.observation[stream, slot]
+        return self._update(state, "vision", self.world.vision_loss, loss_key, pictures)
+
+    def encode(self, state: State, key) -> tuple[State, Metrics]:
+        """What V makes of every picture in the replay. Who was the fittest is open again."""
+        world, frames = state.params["world"], state.replay.frames.observation
+        one = lambda picture: self.world.encode(world, picture[None])  # noqa: E731
+        codes = jax.lax.map(
+            one, frames.reshape(-1, *frames.shape[2:]), batch_size=self.vision_batch
+        )
+        codes = jax.tree.map(lambda new, old: new.reshape(old.shape), codes, state.codes)
+        fitness = Champion.of(None).fitness
+        return state.replace(codes=codes, fitness=fitness), {"frames": state.replay.size.sum()}
+
+    def learn_memory(self, state: State, key) -> tuple[State, Metrics]:
+        """One update of M, on one batch of sequences."""
+        sample_key, loss_key = jax.random.split(key)
+        replay, frames, place = sequence.sample(
+            state.replay, sample_key, self.memory_batch, self.memory_length + 1
+        )
+        codes = jax.tree.map(lambda leaf: leaf[place.stream, place.slot], state.codes)
+        state = state.replace(replay=replay)
+        return self._update(state, "memory", self.world.memory_loss, loss_key, frames, codes)
+
+    def _update(self, state, part: str, loss, *inputs):
+        """`state` after a step down the gradient of `loss` of one part of the world."""
+        world = state.params["world"]
+        (_, metrics), grads = jax.value_and_grad(
+            lambda learnt: loss(world | {part: learnt}, *inputs), has_aux=True
+        )(world[part])
+        updates, optimiser = self.optimisers[part].update(grads, state.optimiser[part])
+        world = world | {part: optax.apply_updates(world[part], updates)}
+        return state.replace(
+            params=state.params | {"world": world}, optimiser=state.optimiser | {part: optimiser}
+        ), metrics | {"grad_norm": optax.tree.norm(grads)}
+
+    def evolve(self, state: State, key) -> tuple[State, Metrics]:
+        """`check_every` generations of C, and a closer look at their mean."""
+        evolve_key, check_key = jax.random.split(key)
+
+        def generation(search, key):
+            ask_key, dream_key = jax.random.split(key)
+            candidates, search = self.evolution.ask(ask_key, search)
+            fitness, steps = self.fitness(state, dream_key, candidates, self.episodes)
+            search = self.evolution.tell(search, candidates, fitness)
+            means = {"dream_return": fitness.mean(), "dream_return_best": fitness.max()}
+            return search, means | {"dream_steps": steps, "sigma": search.std}
+
+        search, metrics = jax.lax.scan(
+            generation, state.search, jax.random.split(evolve_key, self.check_every)
+        )
+        (fitness,), _ = self.fitness(state, check_key, search.mean[None], self.check_episodes)
+        champion = Champion(state.params["controller"], state.fitness)
+        champion = champion.challenged(search.mean, fitness)
+        metrics = jax.tree.map(jnp.mean, metrics)
+        metrics |= {"dream_return_mean": fitness, "dream_return_champion": champion.fitness}
+        params = state.params | {"controller": champion.params}
+        return state.replace(params=params, search=search, fitness=champion.fitness), metrics
+
+    def fitness(self, state: State, key, controllers, episodes: int):
+        """What controllers `[N, D]` earn in dreams, `[N]` means over `episodes`; and the steps of
+        the longest. All have the same beginnings and the same luck."""
+        start_key, dream_key = jax.random.split(key)
+        start, shape = self.begin(state, start_key, episodes), (len(controllers), episodes)
+        returns, steps = imagined_return(
+            dream_key,
+            lambda _, latent: jax.vmap(self.decide)(controllers, latent),
+            jax.vmap(partial(self.world.step, state.params["world"]), (None, 0, 0)),
+            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*shape, *leaf.shape[1:])), start),
+            shape,
+            self.dreamt_steps,
+        )
+        return returns.mean(axis=1), steps
+
+    def begin(self, state: State, key, number: int) -> Latent:
+        """The beginnings of episodes that were seen, any of them; latents `[number, ...]`."""
+        choose_key, see_key = jax.random.split(key)
+        frames, size = state.replay.frames, state.replay.size
+        held = jnp.arange(frames.reward.shape[1]) < size[:, None]
+        first = frames.is_first & held
+        first = jnp.where(first.any(), first, held).ravel()  # none: the replay forgot them all
+        count = jnp.cumsum(first)
+        which = jax.random.randint(choose_key, (number,), 1, count[-1] + 1)
+        place = jnp.searchsorted(count, which)
+        code = jax.tree.map(lambda leaf: leaf.reshape(-1, self.latents)[place], state.codes)
+        return self.world.start(code.sample(see_key), jnp.ones(number, bool))
+
+    def phases(self, steps: int) -> tuple[Phase, ...]:
+        collect = steps // (self.rounds * self.num_envs * ROLLOUT)
+        if collect * ROLLOUT <= self.memory_length:
+            least = (self.memory_length // ROLLOUT + 1) * ROLLOUT * self.num_envs * self.rounds
+            raise UsageError(
+                f"These sizes need at least {least} steps for each repeat of an action; got "
+                f"{steps}."
+            )
+        plan = (
+            Phase("collect", collect, ROLLOUT, learn=""),
+            Phase("vision", self.vision_updates, 0, learn="learn_vision"),
+            Phase("encode", 1, 0, learn="encode"),
+            Phase("memory", self.memory_updates, 0, learn="learn_memory"),
+            Phase("controller", self.generations // self.check_every, 0, learn="evolve"),
+        )
+        plan = [phase for phase in plan if phase.iterations]
+        if self.rounds == 1:
+            return tuple(plan)
+        return tuple(
+            phase._replace(name=f"{phase.name}-{number}")
+            for number in range(1, self.rounds + 1)
+            for phase in plan
+        )

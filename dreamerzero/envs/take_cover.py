@@ -1,13 +1,12 @@
 """A room in which monsters throw fireballs, seen with the eyes of the player who dodges them.
 
-The task is that of VizDoom's take cover (Kempka et al. 2016), on which World Models dreamt (Ha &
-Schmidhuber 2018): the actions, the rewards, the ends and the length of a step (1/35 s) are the same,
-and about the same are, counted in widths of the player, the room and the speeds.
+The task is that of VizDoom's take cover (Kempka et al. 2016), in dreams of which World Models were
+trained (Ha & Schmidhuber 2018): actions, rewards, ends and the length of a step are the same.
 
-Seen from above the room is 12 m wide, x from −6 to 6, and 10 m deep. The player moves along its near
-side, the monsters stand along the far one. Another comes every few seconds, and each throws its next
-ball some time after its last one has arrived. A ball flies straight to about where the player was
-when it was thrown. Where that is can be told from two pictures, not from one.
+The room is 12 m wide, x from −6 to 6, and 10 m deep. The player moves along its near side, the
+monsters stand along the far one. Another comes every few seconds, and each throws its next ball
+some time after its last one has arrived. A ball flies straight to about where the player was when
+it was thrown. Where that is can be told from two pictures, not from one.
 """
 
 from __future__ import annotations
@@ -31,7 +30,8 @@ BALL_HEIGHT, BALL_RADIUS = -0.2, 0.3
 PIXEL = 2 / SIDE
 """The side of a pixel (m at a distance of 1 m): the view is 90° wide."""
 
-STONE, LIGHT_STONE = (70, 62, 58), (120, 108, 98)
+WALL, LIGHT_WALL = (58, 54, 60), (128, 118, 124)
+FLOOR_TILE, LIGHT_FLOOR_TILE = (72, 56, 44), (132, 104, 80)
 MONSTER, FIRE, CORE = (40, 120, 60), (230, 90, 20), (255, 225, 110)
 
 
@@ -74,11 +74,12 @@ class EnvParams(environment.EnvParams):
 class TakeCover(environment.Environment[EnvState, EnvParams]):
     """Dodge fireballs for as long as you can, while more and more monsters come.
 
-    The action is one number in [−1, 1]: above 1/3 pushes to the right, below −1/3 to the left. Every
-    step that is survived pays 1. The episode terminates with a hit and is truncated after 2100
-    steps, 60 s.
+    The action is one number in [−1, 1]: above 1/3 pushes to the right, below −1/3 to the left.
+    Every step that is survived pays 1. The episode terminates with a hit and is truncated after
+    2100 steps, 60 s.
 
-    The observation is what the player sees, `[64, 64, 3]` uint8.
+    The observation is what the player sees, `[64, 64, 3]` uint8. Nothing in it tells the player's
+    speed or where a ball will land: that takes memory.
     """
 
     @property
@@ -180,11 +181,13 @@ def nearest(distance, shown):
 
 
 def room(right, up, position):
-    """Bare walls, floor and ceiling, in squares of 2 m that get darker with the distance."""
-    side = HALF_WIDTH / jnp.abs(right) - position / right
+    """Walls, floor and ceiling, in squares of 2 m that get darker with the distance."""
+    wall = jnp.minimum(HALF_WIDTH / jnp.abs(right) - position / right, DEPTH)
     level = jnp.where(up < 0, FLOOR, CEILING) / up
-    depth = jnp.minimum(jnp.minimum(side, level), DEPTH)
-    across, along = position + right * depth, jnp.broadcast_to(depth, (SIDE, SIDE))
+    depth = jnp.minimum(wall, level)
+    across = position + right * depth
     # A wall lies in the middle of a square, so that rounding does not speckle it.
-    odd = (jnp.floor((across + 1.0) / 2.0) + jnp.floor((along + 1.0) / 2.0)) % 2
-    return mix(0.5 * odd + 0.5 - 0.5 * depth / DEPTH, STONE, LIGHT_STONE)
+    odd = (jnp.floor((across + 1.0) / 2.0) + jnp.floor((depth + 1.0) / 2.0)) % 2
+    light = 0.35 * odd + 0.65 * (1.0 - depth / DEPTH)
+    floor = ((level < wall) & (up < 0)).astype(jnp.float32)
+    return mix(floor, mix(light, WALL, LIGHT_WALL), mix(light, FLOOR_TILE, LIGHT_FLOOR_TILE))

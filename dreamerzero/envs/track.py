@@ -8,10 +8,10 @@ The middle of the road is r(θ) = R · (1 + Σ_k a_k cos(kθ + φ_k)), k = 2 …
 about the origin. A track is twelve numbers then, and how far a point is from it has a closed form
 to first order, (ρ − r) / √(1 + (r′/r)²): cheap enough for every pixel and every reset.
 
-The car is a bicycle: two equal masses, an axle each, on a stiff rod. Each step every tyre takes away
-the speed across its wheel, the engine drives the rear one, the brakes slow both. A tyre of which
-more is asked than it can hold slides, and then holds less. So gas in a bend makes the rear break
-away, and nothing but the speed decides whether a bend can be taken.
+The car is a bicycle: two equal masses, an axle each, on a stiff rod. In each step both tyres take
+away the speed across their wheels, the engine drives the rear one, and the brakes slow both. A tyre
+of which more is asked than it can hold slides, and then holds less. So whoever comes too fast into
+a bend leaves the road, and gas in a bend makes the rear break away.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from gymnax.environments import environment, spaces
 from dreamerzero.envs.pixels import SIDE, box, mix, paint, pixel_centres
 
 HARMONICS = np.arange(2, 8)
-AMPLITUDES = 0.3 * HARMONICS**-0.75
-"""The most that a_k can be, the least is half of it. They sum to 0.65: no part of the road is nearer
-to the origin than 0.35 R, and tiles are longer there than what the fastest car does in a step."""
+AMPLITUDES = 0.3 * HARMONICS**-0.7
+"""The most that a_k can be; the least is half of it. They sum to 0.70: the road is nowhere nearer
+to the origin than 0.30 R, and even there a tile is longer than a step at the highest speed."""
 
 TILES = 96
 """Of the road, each the same angle seen from the origin."""
@@ -66,16 +66,17 @@ class EnvParams(environment.EnvParams):
     """The track's mean radius R (m)."""
     half_width: float = 3.5
     """Of the road (m)."""
-    field: float = 180.0
+    field: float = 240.0
     """The field's end, to the east, west, north and south of the origin (m)."""
-    start_speed: float = 10.0
+    start_speed: float = 12.0
     """The start is a flying one (m/s)."""
     engine: float = 3.5
     """Acceleration at full gas (m/s²)."""
     brakes: float = 6.0
     """Deceleration at full brake (m/s²)."""
-    drag: float = 0.003
-    """Deceleration by the air at 1 m/s (m/s²); it grows with the square of the speed."""
+    drag: float = 0.0036
+    """Deceleration by the air at 1 m/s (m/s²). It grows with the square of the speed: 31 m/s is the
+    highest."""
     grip: float = 8.0
     """What a tyre can hold on the road, for each unit of the mass on its axle (m/s²)."""
     grass_grip: float = 4.0
@@ -270,6 +271,8 @@ def odd_square(x, y):
     """1 in every other square of 10 m, 0 between them, and shares where pixels lie in both."""
 
     def stripes(x):  # 0.5 and −0.5 by turns
-        return jnp.clip((jnp.abs(x / 20.0 - jnp.floor(x / 20.0) - 0.5) * 20.0 - 5.0) / PIXEL, -0.5, 0.5)
+        return jnp.clip(
+            (jnp.abs(x / 20.0 - jnp.floor(x / 20.0) - 0.5) * 20.0 - 5.0) / PIXEL, -0.5, 0.5
+        )
 
     return 0.5 + 2.0 * stripes(x) * stripes(y)

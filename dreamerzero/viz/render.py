@@ -171,4 +171,6 @@ SCENES: dict[str, tuple[Painter, int]] = {
     "Pendulum-v1": (pendulum, 20),
     "CartPole-pixels": (cells, 50),
     "Pendulum-pixels": (cells, 20),
+    "CarTrack-v0": (cells, 20),
+    "TakeCover-v0": (cells, 35),
 }

@@ -96,8 +96,9 @@ class EnvParams(environment.EnvParams):
 class CarTrack(environment.Environment[EnvState, EnvParams]):
     """Drive once round a track that is new in every episode, as fast as you can.
 
-    The action is `[steer, gas, brake]` in [−1, 1] (positive to the right), [0, 1] and [0, 1]. The
-    road is of 96 tiles. The first time on one pays 1000/96, every step costs 0.1. The episode
+    The action is three numbers in [−1, 1], which mean what World Models made of theirs: steering, to
+    the right if positive; gas, none at −1; and the brake, none below 0. So zeros drive straight on,
+    with half of the gas. The road is of 96 tiles. The first time on one pays 1000/96, every step costs 0.1. The episode
     terminates when all tiles were visited, in either direction, or with −100 when the car leaves
     the field; it is truncated after 1000 steps, 50 s.
 
@@ -129,7 +130,9 @@ class CarTrack(environment.Environment[EnvState, EnvParams]):
         return self.get_obs(state, params), state
 
     def step_env(self, key, state, action, params):
-        state = drive(state, jnp.clip(action, jnp.array([-1.0, 0.0, 0.0]), 1.0), params)
+        steer, gas, brake = jnp.clip(action, -1.0, 1.0)
+        pushes = jnp.stack([steer, (gas + 1.0) / 2.0, jnp.maximum(brake, 0.0)])
+        state = drive(state, pushes, params)
         x, y = state.position
         tile = jnp.floor(TILES * jnp.arctan2(y, x) / (2 * jnp.pi)).astype(jnp.int32) % TILES
         fresh = on_road(state, params) & ~state.visited[tile]
@@ -154,7 +157,7 @@ class CarTrack(environment.Environment[EnvState, EnvParams]):
         return 3
 
     def action_space(self, params=None):
-        return spaces.Box(jnp.array([-1.0, 0.0, 0.0]), jnp.ones(3), (3,))
+        return spaces.Box(-1.0, 1.0, (3,))
 
     def observation_space(self, params):
         return spaces.Box(0, 255, (SIDE, SIDE, 3), jnp.uint8)

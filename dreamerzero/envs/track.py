@@ -96,11 +96,11 @@ class EnvParams(environment.EnvParams):
 class CarTrack(environment.Environment[EnvState, EnvParams]):
     """Drive once round a track that is new in every episode, as fast as you can.
 
-    The action is three numbers in [−1, 1], which mean what World Models made of theirs: steering, to
-    the right if positive; gas, none at −1; and the brake, none below 0. So zeros drive straight on,
-    with half of the gas. The road is of 96 tiles. The first time on one pays 1000/96, every step costs 0.1. The episode
-    terminates when all tiles were visited, in either direction, or with −100 when the car leaves
-    the field; it is truncated after 1000 steps, 50 s.
+    The action is three numbers in [−1, 1], read as World Models reads those of its driver: steer,
+    to the right if positive; gas, none at −1; and the brake, none below 0. So zeros drive straight
+    on, with half of the gas. The road is of 96 tiles. The first time on one pays 1000/96, every
+    step costs 0.1. The episode terminates when all tiles were visited, in either direction, or with
+    −100 when the car leaves the field; it is truncated after 1000 steps, 50 s.
 
     The observation is what is seen from above, `[64, 64, 3]` uint8, with the car upright below the
     middle. Nothing in it tells a velocity or the wheel's angle: that takes memory.

@@ -8,8 +8,10 @@ another at every step (TS1), one for the whole rollout (TS∞), or all of them f
 
 Chua et al. 2018 (PETS); sizes, elites and fit as in Janner et al. 2019 (MBPO). Different from both:
 targets are normalised as inputs are, or what the bounds of σ mean depends on units (2,000 rows of a
-sine with noise: 0.07 nats from the optimum, without 0.27, and 1.1 if it is 100 times smaller); and
-members have bounds of their own, which share the weight of the common ones.
+sine with noise: 0.07 nats from the optimum, without 0.27, and 1.1 if it is 100 times smaller);
+members have bounds of their own, which share the weight of the common ones; and what a fit brings
+down is the geometric mean of the targets' errors, so that one that nobody can foretell, such as the
+reward of a rare end, does not hide what is still to be learnt of the others.
 """
 
 from __future__ import annotations
@@ -244,7 +246,7 @@ class Ensemble:
         (Chua et al. 2018, eq. 1), the mean over rows and targets. A learnt end adds its −log p.
 
         Returns:
-          The sum over members, and the squared errors `[E, B]`, the mean over targets.
+          The sum over members, and the squared errors `[E, B, 1 + N]`.
         """
         x, y = self._examples(batch)
         mean, log_var, logit = self._apply(params.members, params.inputs.normalise(x))
@@ -257,7 +259,7 @@ class Ensemble:
             kernel = params.members["network"]["params"][f"Dense_{layer}"]["Dense_0"]["kernel"]
             loss += 0.5 * weight * jnp.sum(jnp.square(kernel))
         width = jnp.sum(params.members["high"] - params.members["low"])
-        return loss + self.bound_scale / self.members * width, error.mean(axis=-1)
+        return loss + self.bound_scale / self.members * width, error
 
     def fit(self, params, optimiser, key, data: Transition, size):
         """Goes on learning until errors on held-out data stop falling (Janner et al. 2019, B).
@@ -287,16 +289,18 @@ class Ensemble:
             return self.loss(params.replace(members=members), None, batch)
 
         def held_out(members):
-            """Mean squared errors `[E]` on what is held out."""
+            """Errors `[E]` on what is held out: of the targets' mean squares the geometric mean."""
 
             def add(i, total):
                 place = i * self.batch_size + block
                 rows = jnp.broadcast_to(order[place], (self.members, self.batch_size))
                 error = losses(members, rows)[1]
-                return total + jnp.sum(jnp.where(place < num_held, error, 0.0), axis=1)
+                return total + jnp.sum(jnp.where(place[:, None] < num_held, error, 0.0), axis=1)
 
-            blocks = -(-num_held // self.batch_size)
-            return jax.lax.fori_loop(0, blocks, add, jnp.zeros(self.members)) / num_held
+            blocks, none = -(-num_held // self.batch_size), jnp.zeros((self.members, self._targets))
+            squares = jax.lax.fori_loop(0, blocks, add, none) / num_held
+            # What never varies is foretold at once: it does not count endlessly.
+            return jnp.exp(jnp.mean(jnp.log(squares + 1e-6), axis=1))
 
         def epoch(carry: _Fit) -> _Fit:
             start_key = jax.random.fold_in(key, carry.epochs)

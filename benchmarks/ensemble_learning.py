@@ -12,6 +12,7 @@ OFTEN = ("--eval-every", "250")
 # As many updates a step as MBPO has: what it gains beyond these, it gains by its world.
 UPDATES = (*OFTEN, "--agent.train-ratio", "2560", "--agent.prefill", "250")
 SEEDS = 5
+UPRIGHT = ("--eval-every", "500", "--agent.target-entropy", "-0.05")  # the paper's, of there
 REPEATED = ("--action-repeat", "4", "--eval-every", "5000")
 
 
@@ -26,6 +27,7 @@ TASKS = (
     rollouts(5),
     rollouts(15),
     Task("sac", "Pendulum-v1", 4_000, -200.0, UPDATES, seeds=SEEDS, variant="more-updates"),
+    Task("mbpo", "InvertedPendulum-v5", 2_500, 950.0, UPRIGHT, seeds=SEEDS),
     Task("pets", "Pendulum-v1", 3_000, -250.0, ("--eval-every", "1500"), seeds=SEEDS),
     Task("pets", "CartPoleSwingup-v0", 10_000, 700.0, REPEATED, seeds=SEEDS),
 )

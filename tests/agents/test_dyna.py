@@ -42,7 +42,7 @@ def recorded(agent, env, key, steps):
 
     def step(state, key):
         collect_key, learn_key = jax.random.split(key)
-        state, rollout, _ = program.collect(agent, env, phase, state, collect_key)
+        state, rollout, _ = program.collect(agent, env, phase, state.replace(key=collect_key))
         learner = agent.observe(state.agent, rollout)
         pair_key, outcome_key = jax.random.split(learn_key)
         pairs = tabular.sample_pairs(learner.table, pair_key, agent.planning_steps, agent.kappa > 0)

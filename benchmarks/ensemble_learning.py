@@ -11,13 +11,23 @@ from learning import Task, main
 OFTEN = ("--eval-every", "250")
 # As many updates a step as MBPO has: what it gains beyond these, it gains by its world.
 UPDATES = (*OFTEN, "--agent.train-ratio", "2560", "--agent.prefill", "250")
+SEEDS = 5
 REPEATED = ("--action-repeat", "4", "--eval-every", "5000")
 
+
+def rollouts(steps: int) -> Task:
+    """MBPO with rollouts of so many steps."""
+    length = ("--agent.shortest", str(steps), "--agent.longest", str(steps))
+    return Task("mbpo", "Pendulum-v1", 2_500, -200.0, OFTEN + length, SEEDS, f"k{steps}")
+
+
 TASKS = (
-    Task("mbpo", "Pendulum-v1", 2_500, -200.0, OFTEN, seeds=5),
-    Task("sac", "Pendulum-v1", 4_000, -200.0, UPDATES, seeds=5, variant="more-updates"),
-    Task("pets", "Pendulum-v1", 3_000, -250.0, ("--eval-every", "1500"), seeds=5),
-    Task("pets", "CartPoleSwingup-v0", 10_000, 700.0, REPEATED, seeds=5),
+    Task("mbpo", "Pendulum-v1", 2_500, -200.0, OFTEN, seeds=SEEDS),
+    rollouts(5),
+    rollouts(15),
+    Task("sac", "Pendulum-v1", 4_000, -200.0, UPDATES, seeds=SEEDS, variant="more-updates"),
+    Task("pets", "Pendulum-v1", 3_000, -250.0, ("--eval-every", "1500"), seeds=SEEDS),
+    Task("pets", "CartPoleSwingup-v0", 10_000, 700.0, REPEATED, seeds=SEEDS),
 )
 
 if __name__ == "__main__":

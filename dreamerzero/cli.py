@@ -46,7 +46,7 @@ class Train:
     """Train an agent into a run folder. The same command again goes on where it stopped."""
 
     env: str
-    """A name from `dreamerzero envs`, or module:Class of a gymnax Environment."""
+    """A name from `dreamerzero envs`, or module:Class of a gymnax Environment or gymnasium Env."""
     steps: int
     """Environment steps of each seed over all its parallel environments, prefill included."""
     seed: int = 0
@@ -199,7 +199,7 @@ def train(argv: list[str]) -> None:
     )
     if not (run_dir / "curve.png").exists():
         curves.plot([run_dir], run_dir / "curve.png")
-        if dreams.can_dream(agent):
+        if dreams.can_dream(agent, env):
             _picture(agent, env, config, run_dir)
     print(
         f"{_result(summary, config.eval_episodes)} · {summary['steps']:,} steps in "
@@ -278,7 +278,7 @@ def dream(argv: list[str]) -> None:
         raise UsageError("Say what to make: --out FILE.gif, --json, or both.")
     config = configs.read(options.run_dir)
     agent, env = configs.build(config)
-    dreams.require(config.agent, agent)
+    dreams.require(config.agent, agent, env)
     if options.out:
         pictures.check(env, options.out)
     params = configs.load_params(options.run_dir, config, agent, env)
@@ -315,10 +315,11 @@ def list_agents(argv: list[str]) -> None:
 
 
 def list_envs(argv: list[str]) -> None:
-    from dreamerzero.envs import names
+    from dreamerzero.envs import host, names
 
     _parse(ListEnvs, argv, "envs", ListEnvs.__doc__)
     print("\n".join(names()))
+    print("\nOf gymnasium, stepped by Python:\n" + "\n".join(host.names()))
 
 
 COMMANDS = {
@@ -461,7 +462,7 @@ def _picture(agent, env, config, run_dir: Path) -> None:
 def _folder_name(config) -> str:
     last = config.seed + config.num_seeds - 1
     seeds = f"s{config.seed}" if last == config.seed else f"s{config.seed}-{last}"
-    return f"{config.agent}-{config.env.replace(':', '.')}-{seeds}"
+    return f"{config.agent}-{config.env.replace(':', '.').replace('/', '.')}-{seeds}"
 
 
 def _peek(argv: list[str], option: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,9 @@ from dreamerzero.types import (
     static,
     strong,
 )
+
+BOX = spaces.Box, gymnasium.spaces.Box
+DISCRETE = spaces.Discrete, gymnasium.spaces.Discrete
 
 
 @struct.dataclass
@@ -164,19 +168,20 @@ def wrap(
     )
 
 
-def load(path: str) -> Env:
-    """Builds an environment from `module:Class`, the class taking no arguments."""
+def instance(path: str, **options) -> gymnax_api.Environment | gymnasium.Env:
+    """Builds an environment from `module:Class`, the class taking no arguments but `options`."""
     module_name, _, class_name = path.partition(":")
     try:
-        environment = getattr(importlib.import_module(module_name), class_name)()
-        if not isinstance(environment, gymnax_api.Environment):
-            raise TypeError(f"{class_name} is no gymnax Environment")
+        environment = getattr(importlib.import_module(module_name), class_name)(**options)
+        if not isinstance(environment, gymnax_api.Environment | gymnasium.Env):
+            raise TypeError(f"{class_name} is no gymnax Environment and no gymnasium Env")
     except (ImportError, AttributeError, TypeError) as error:
         raise UsageError(
             f"Cannot build environment {path!r}: {error}. Give a name from `dreamerzero envs`, or "
-            "module:Class of a gymnax Environment that is importable and needs no arguments."
+            "module:Class of a gymnax Environment or a gymnasium Env that is importable and needs "
+            "no arguments."
         ) from error
-    return wrap(environment, name=path)
+    return environment
 
 
 def _where(condition, a, b):
@@ -184,41 +189,55 @@ def _where(condition, a, b):
 
 
 def _spec(environment, params, name, binary) -> EnvSpec:
-    declared = environment.observation_space(params)
-    if not isinstance(declared, spaces.Box | spaces.Discrete):
+    actual = jax.eval_shape(lambda key: environment.reset(key, params)[0], jax.random.key(0))
+    return describe(
+        name,
+        environment.observation_space(params),
+        actual,
+        environment.action_space(params),
+        binary,
+        masked=hasattr(environment, "legal_actions"),
+        players=getattr(environment, "players", 1),
+        symmetries=getattr(environment, "symmetries", ()),
+    )
+
+
+def describe(name, declared, actual, action_space, binary: bool = False, **rest) -> EnvSpec:
+    """The spec of an environment.
+
+    Args:
+      declared: the observation's space, and `action_space` the action's, of gymnax or gymnasium.
+      actual: shape and dtype of an observation.
+      binary: as for `wrap`.  rest: further fields of the spec.
+    Raises:
+      UsageError: if observations are not what they are declared to be, or of no supported kind.
+    """
+    if not isinstance(declared, BOX + DISCRETE):
         raise UsageError(
             f"{name}: the observation space is {declared!r}; only Box and Discrete are supported. "
             "Concatenate the parts in the environment's observation."
         )
-    actual = jax.eval_shape(lambda key: environment.reset(key, params)[0], jax.random.key(0))
     if not isinstance(actual, jax.ShapeDtypeStruct) or actual.shape != tuple(declared.shape):
         shape = getattr(actual, "shape", type(actual).__name__)
         raise UsageError(
             f"{name}: reset() returns an observation of shape {shape}, but observation_space "
             f"declares {tuple(declared.shape)}. Make the two agree."
         )
-    if isinstance(declared, spaces.Discrete):
+    if isinstance(declared, DISCRETE):
         observation = Discrete(int(declared.n))
     elif binary:
         observation = Box(actual.shape, "bool", 0.0, 1.0)
     else:
         # The dtype is what arrives, not what is declared: several gymnax spaces are mistaken.
         observation = Box(actual.shape, str(actual.dtype), *_bounds(declared))
-    return EnvSpec(
-        name,
-        observation,
-        _action(environment.action_space(params), name),
-        masked=hasattr(environment, "legal_actions"),
-        players=getattr(environment, "players", 1),
-        symmetries=getattr(environment, "symmetries", ()),
-        termination=termination(name),
-    )
+    action = _action(action_space, name)
+    return EnvSpec(name, observation, action, termination=termination(name), **rest)
 
 
 def _action(space, name) -> Box | Discrete:
-    if isinstance(space, spaces.Discrete):
+    if isinstance(space, DISCRETE):
         return Discrete(int(space.n))
-    if not isinstance(space, spaces.Box):
+    if not isinstance(space, BOX):
         raise UsageError(f"{name}: the action space is {space!r}; only Box and Discrete can act.")
     if not np.all(np.isfinite([np.min(space.low), np.max(space.high)])):
         raise UsageError(f"{name}: the action bounds {space!r} are not finite; give finite ones.")

@@ -81,5 +81,5 @@ TERMINATIONS: dict[str, Callable] = {
 
 
 def termination(name: str) -> Callable | None:
-    """The function of that environment; None if it has to be learnt."""
-    return TERMINATIONS.get(name)
+    """The function of that environment, gymnax's or gymnasium's; None if it has to be learnt."""
+    return TERMINATIONS.get(name.removeprefix("gymnasium/"))

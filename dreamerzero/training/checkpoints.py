@@ -24,13 +24,21 @@ KEEP = 2
 MANIFEST = "manifest.json"
 
 
-def save(folder: Path, done: int, state: Any, position: dict, keep: int | None = KEEP) -> Path:
+def save(
+    folder: Path,
+    done: int,
+    state: Any,
+    position: dict,
+    keep: int | None = KEEP,
+    attached: dict[str, bytes] | None = None,
+) -> Path:
     """Writes `state` as `folder/<done>` and drops all but the last `keep` checkpoints, if any.
 
     Args:
       done: iterations since the run began.
       state: a pytree of arrays, typed keys included.
       position: what else to remember, as JSON.
+      attached: files to put beside it, by name.
     Raises:
       OSError: if it cannot be written; earlier checkpoints are then untouched.
     """
@@ -47,6 +55,8 @@ def save(folder: Path, done: int, state: Any, position: dict, keep: int | None =
             # Orbax refuses arrays without elements; the template brings them back.
             filled = {name: array for name, array in arrays.items() if array.size}
             checkpointer.save(partial.absolute(), filled)
+        for name, content in (attached or {}).items():
+            (partial / name).write_bytes(content)
         files = {str(path.relative_to(partial)): _crc(path) for path in _files(partial)}
         content = position | {"format": FORMAT, "files": files, "leaves": leaves}
         (partial / MANIFEST).write_text(json.dumps(content, indent=1))

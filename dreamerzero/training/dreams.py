@@ -22,6 +22,7 @@ from flax import struct
 
 from dreamerzero import ops
 from dreamerzero.agents import AGENTS, sequences
+from dreamerzero.envs import HostEnv
 from dreamerzero.planning import imagine
 from dreamerzero.training.lanes import over_lanes
 from dreamerzero.types import Box, Discrete, Metrics, Rollout, UsageError
@@ -60,16 +61,21 @@ class Imagination:
     going_on: jax.Array  # [S, H, B]: how likely the episode has come so far
 
 
-def can_dream(agent) -> bool:
-    """Whether an agent, or a class of agents, can dream."""
-    return hasattr(agent, "greedy")
+def can_dream(agent, env=None) -> bool:
+    """Whether an agent, or a class of agents, can dream, and in `env`: not of one on the host."""
+    return hasattr(agent, "greedy") and not isinstance(env, HostEnv)
 
 
-def require(name: str, agent) -> None:
-    """Raises UsageError if the agent of that name cannot dream."""
+def require(name: str, agent, env) -> None:
+    """Raises UsageError if the agent of that name cannot dream of `env`."""
     if not can_dream(agent):
         able = ", ".join(other for other, kind in AGENTS.items() if can_dream(kind))
         raise UsageError(f"{name} has no world that could show a dream. Agents that dream: {able}.")
+    if not can_dream(agent, env):
+        raise UsageError(
+            f"{env.name} is stepped by Python: dreams can be laid only beside environments that "
+            "are part of the program, see `dreamerzero envs`."
+        )
 
 
 @partial(jax.jit, static_argnames=("episodes", "steps"))

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dreamerzero.envs import HostEnv
+from dreamerzero.training import hosting
 from dreamerzero.training.lanes import over_lanes
 
 LIMIT = 20_000
 """Steps after which an episode is given up: a greedy policy can walk in circles for ever."""
 
 
-@partial(jax.jit, static_argnames=("episodes", "explore", "limit"))
 def evaluate(agent, params, env, key, episodes: int = 32, explore: bool = False, limit=LIMIT):
     """Plays `episodes` fresh environments side by side, one full episode in each.
 
@@ -25,6 +26,14 @@ def evaluate(agent, params, env, key, episodes: int = 32, explore: bool = False,
     Returns:
       Undiscounted returns `[episodes]`; NaN where the episode did not end within `limit` steps.
     """
+    if isinstance(env, HostEnv):
+        lane = jax.tree.map(lambda leaf: leaf[None], params)
+        return hosting.evaluate(agent, lane, env, key[None], episodes, explore, limit)[0]
+    return _evaluate(agent, params, env, key, episodes, explore, limit)
+
+
+@partial(jax.jit, static_argnames=("episodes", "explore", "limit"))
+def _evaluate(agent, params, env, key, episodes, explore, limit):
     reset_key, run_key = jax.random.split(key)
     env_state, timestep = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
     returns, under_way = jnp.zeros(episodes), jnp.ones(episodes, bool)
@@ -49,13 +58,20 @@ def evaluate(agent, params, env, key, episodes: int = 32, explore: bool = False,
     return jnp.where(under_way, jnp.nan, returns)
 
 
-@partial(jax.jit, static_argnames="episodes")
 def evaluate_lanes(agent, params, env, keys, episodes: int):
     """`evaluate` for lanes of params and keys `[K, ...]`: returns `[K, episodes]`."""
+    if isinstance(env, HostEnv):
+        return hosting.evaluate(agent, params, env, keys, episodes, explore=False, limit=LIMIT)
+    return evaluate_at_once(agent, params, env, keys, episodes)
+
+
+@partial(jax.jit, static_argnames="episodes")
+def evaluate_at_once(agent, params, env, keys, episodes: int):
+    """`evaluate_lanes` as one program, for environments that can be part of one."""
 
     def lane(inputs):
         params, key = inputs
-        return evaluate(agent, params, env, key, episodes)
+        return _evaluate(agent, params, env, key, episodes, explore=False, limit=LIMIT)
 
     return over_lanes(agent, lane)((params, keys))
 

@@ -1,7 +1,8 @@
 """The one training program: a complete run as a pure function of the agent and a key.
 
 see → remember → learn → act, for every agent: `iteration` collects in the real environment, hands
-the rollout to the agent, and lets it learn. `train` scans it; `jit` and `vmap` do the rest.
+the rollout to the agent, and lets it learn. `train` scans it; `jit` and `vmap` do the rest. Where
+the environment cannot be part of a program, `hosting` takes the place of `collect`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dreamerzero.types import Metrics, Phase, Rollout, TimeStep
+from dreamerzero.envs import HostEnv
+from dreamerzero.types import Metrics, Phase, Rollout, TimeStep, UsageError
+
+EPISODES = ("episodes", "episode_return", "episode_length")
+"""What is counted of episodes while steps are taken."""
 
 
 @struct.dataclass
@@ -37,7 +42,14 @@ def train(agent, env, key, steps: int) -> tuple[TrainState, dict[str, Metrics]]:
       steps: environment steps over all parallel environments; a Python integer.
     Returns:
       The final state, and each phase's metrics, `[iterations]` each.
+    Raises:
+      UsageError: for an environment that is stepped by Python.
     """
+    if isinstance(env, HostEnv):
+        raise UsageError(
+            f"{env.name} is stepped by Python and cannot be part of one pure function: train in it "
+            f"with `dreamerzero train … --env {env.name}`, or with dreamerzero.training.run."
+        )
     state = start(agent, env, key)
     metrics = {}
     for phase in agent.phases(steps // env.action_repeat):  # static: unrolled at trace time
@@ -65,28 +77,14 @@ def start(agent, env, key) -> TrainState:
 
 def iteration(agent, env, phase: Phase, state: TrainState) -> tuple[TrainState, Metrics]:
     """Collects, remembers, learns. Metrics are scalars; those of `learn` are means over repeats."""
-    key, collect_key, learn_key = jax.random.split(state.key, 3)
-    state = state.replace(key=key)
-    metrics = {}
+    rollout, ended = None, {}
     if phase.collect:
-        state, rollout, metrics = collect(agent, env, phase, state, collect_key)
-        state = state.replace(agent=agent.observe(state.agent, rollout))
-    if phase.prepare:
-        learn_key, prepare_key = jax.random.split(learn_key)
-        learner, prepared = getattr(agent, phase.prepare)(state.agent, prepare_key)
-        state = state.replace(agent=learner)
-        metrics |= prepared
-    if phase.learn:
-        learn = getattr(agent, phase.learn)
-        learner, learnt = jax.lax.scan(
-            learn, state.agent, jax.random.split(learn_key, phase.repeats)
-        )
-        state = state.replace(agent=learner)
-        metrics |= jax.tree.map(partial(jnp.mean, axis=0), learnt)
-    return state, metrics
+        state, rollout, ended = collect(agent, env, phase, state)
+    state, learnt = learn_from(agent, phase, state, rollout)
+    return state, ended | learnt
 
 
-def collect(agent, env, phase, state: TrainState, key) -> tuple[TrainState, Rollout, Metrics]:
+def collect(agent, env, phase, state: TrainState) -> tuple[TrainState, Rollout, Metrics]:
     """Takes `phase.collect` steps in every environment; the rollout is `[T, B, ...]`."""
 
     def step(state, key):
@@ -97,26 +95,53 @@ def collect(agent, env, phase, state: TrainState, key) -> tuple[TrainState, Roll
         env_state, timestep, successor = jax.vmap(env.step)(
             jax.random.split(env_key, agent.num_envs), state.env, action
         )
-        episode_return = state.episode_return + successor.reward
-        episode_length = state.episode_length + 1
-        over = successor.is_last
-        metrics = {
-            "episodes": jnp.sum(over, dtype=jnp.float32),
-            "episode_return": jnp.sum(jnp.where(over, episode_return, 0.0)),
-            "episode_length": jnp.sum(jnp.where(over, episode_length, 0), dtype=jnp.float32),
-        }
         rollout = Rollout(state.timestep, action, successor, extras)
-        state = state.replace(
-            env=env_state,
-            timestep=timestep,
-            memory=memory,
-            episode_return=jnp.where(over, 0.0, episode_return),
-            episode_length=jnp.where(over, 0, episode_length),
-        )
-        return state, (rollout, metrics)
+        state = state.replace(env=env_state, timestep=timestep, memory=memory)
+        state, ended = tally(state, successor)
+        return state, (rollout, ended)
 
-    state, (rollout, metrics) = jax.lax.scan(step, state, jax.random.split(key, phase.collect))
-    return state, rollout, jax.tree.map(partial(jnp.sum, axis=0), metrics)
+    _, key, _ = _keys(state)
+    state, (rollout, ended) = jax.lax.scan(step, state, jax.random.split(key, phase.collect))
+    return state, rollout, jax.tree.map(partial(jnp.sum, axis=0), ended)
+
+
+def learn_from(agent, phase, state: TrainState, rollout) -> tuple[TrainState, Metrics]:
+    """The rest of an iteration, after its rollout, which is None if nothing was collected."""
+    key, _, learn_key = _keys(state)
+    learner, metrics = state.agent, {}
+    if rollout is not None:
+        learner = agent.observe(learner, rollout)
+    if phase.prepare:
+        learn_key, prepare_key = jax.random.split(learn_key)
+        learner, metrics = getattr(agent, phase.prepare)(learner, prepare_key)
+    if phase.learn:
+        keys = jax.random.split(learn_key, phase.repeats)
+        learner, learnt = jax.lax.scan(getattr(agent, phase.learn), learner, keys)
+        metrics |= jax.tree.map(partial(jnp.mean, axis=0), learnt)
+    return state.replace(agent=learner, key=key), metrics
+
+
+def tally(state: TrainState, successor: TimeStep) -> tuple[TrainState, Metrics]:
+    """Counts a step that led to `successor`; the metrics, `EPISODES`, are sums over episodes that
+    it ended."""
+    episode_return = state.episode_return + successor.reward
+    episode_length = state.episode_length + 1
+    over = successor.is_last
+    ended = {
+        "episodes": jnp.sum(over, dtype=jnp.float32),
+        "episode_return": jnp.sum(jnp.where(over, episode_return, 0.0)),
+        "episode_length": jnp.sum(jnp.where(over, episode_length, 0), dtype=jnp.float32),
+    }
+    state = state.replace(
+        episode_return=jnp.where(over, 0.0, episode_return),
+        episode_length=jnp.where(over, 0, episode_length),
+    )
+    return state, ended
+
+
+def _keys(state: TrainState):
+    """Of an iteration: the next one's, that of collecting and that of learning."""
+    return jax.random.split(state.key, 3)
 
 
 def named(key, name: str):

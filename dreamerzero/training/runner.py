@@ -1,8 +1,9 @@
 """The training program in chunks: the same numbers, with a life around them.
 
-`advance` is `program.iteration` in a loop, over seeds side by side. Between two calls, about a
-second apart, a run shows its progress, writes its diary, evaluates, saves, and can be told to stop.
-What it computes and what it logs depend on its plan alone, never on where the chunks were cut.
+`advance` is `program.iteration` in a loop, over seeds side by side; `hosting.advance` is the same
+where Python steps the environments. Between two calls, about a second apart, a run shows its
+progress, writes its diary, evaluates, saves, and can be told to stop. What it computes and what it
+logs depend on its plan alone, never on where the chunks were cut.
 """
 
 from __future__ import annotations
@@ -24,8 +25,18 @@ import numpy as np
 from flax import struct
 
 from dreamerzero import __version__
+from dreamerzero.envs import HostEnv, HostEnvs
 from dreamerzero.replay import memory
-from dreamerzero.training import checkpoints, dreams, evaluation, games, metrics, offline, program
+from dreamerzero.training import (
+    checkpoints,
+    dreams,
+    evaluation,
+    games,
+    hosting,
+    metrics,
+    offline,
+    program,
+)
 from dreamerzero.training import config as configs
 from dreamerzero.training.config import RunConfig
 from dreamerzero.training.devices import describe
@@ -145,7 +156,11 @@ class _Run:
         self.plan = stops(self.phases, self.steps_each, config.eval_every)
         self.position = Position()
         self.programs = {}  # compiled, by phase or by name
-        self.sums = {}  # their shapes, by phase number
+        self.sums = {}  # their names, by phase number
+        self.hosted = isinstance(env, HostEnv)
+        self.envs = None  # those on the host
+        if self.hosted and self.plan[-1].step:
+            self.envs = HostEnvs(env, config.num_seeds, agent.num_envs)
 
     def go(self, checkpoint_every: float, tensorboard: bool) -> dict:
         """Works until the plan is done, and returns the summary."""
@@ -187,12 +202,15 @@ class _Run:
         """`count` iterations nearer to `stop`, and the seconds they took."""
         phase = self.phases[stop.phase]
         carry = spread(self.agent, carry)  # what was restored, new sums, leaves without elements
-        args = self.agent, self.env, phase, carry, jnp.int32(count)
-        step = self._compiled(phase, advance, *args)
-        began = time.monotonic()
-        carry = step(*args[:2], *args[3:])  # what is static is already in the program
+        began, compile_s = time.monotonic(), self.position.compile_s
+        if self.envs and phase.collect:
+            carry = hosting.advance(self._compiled, self.agent, self.envs, phase, carry, count)
+        else:
+            args = self.agent, self.env, phase, carry, jnp.int32(count)
+            step = self._compiled(phase, advance, *args)
+            carry = step(*args[:2], *args[3:])  # what is static is already in the program
         sums = jax.device_get(carry.sums)  # waits for the device
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - began - (self.position.compile_s - compile_s)
         self.position.train_s += seconds
         self.position.row_s += seconds
         self.position.done += count
@@ -220,16 +238,18 @@ class _Run:
         self.display.row(row)
         if stop.evaluate:
             self._evaluate(stop, carry)
-            if dreams.can_dream(self.agent):
+            if dreams.can_dream(self.agent, self.env):
                 self._dream(stop, carry)
         return carry.replace(sums=self._zeros())
 
     def _evaluate(self, stop: Stop, carry: Carry) -> None:
         params, arena = carry.state.agent.params, games.opposed(self.env)
-        args = self.agent, params, arena, self._keys("evaluate", stop)
-        evaluate = self._compiled(
-            "evaluate", evaluation.evaluate_lanes, *args, episodes=self.config.eval_episodes
-        )
+        args = self.agent, params, arena, self._keys("evaluate", stop.done)
+        episodes = {"episodes": self.config.eval_episodes}
+        if self.hosted:
+            evaluate = partial(evaluation.evaluate_lanes, **episodes)
+        else:
+            evaluate = self._compiled("evaluate", evaluation.evaluate_at_once, *args, **episodes)
         self.display.doing("evaluating")
         returns = np.asarray(evaluate(*args))
         means = metrics.numbers(returns.mean(axis=1))
@@ -241,16 +261,16 @@ class _Run:
 
     def _dream(self, stop: Stop, carry: Carry) -> None:
         """Writes how well the worlds foretell, and the values."""
-        args = self.agent, carry.state.agent.params, self.env, self._keys("dream", stop)
+        args = self.agent, carry.state.agent.params, self.env, self._keys("dream", stop.done)
         measure = self._compiled("dreams", dreams.measure_lanes, *args)
         self.display.doing("dreaming")
         measured = jax.device_get(measure(*args))
         numbers = {name: metrics.numbers(values) for name, values in measured.items()}
         self._write("dream", stop, metrics=numbers)
 
-    def _keys(self, name: str, stop: Stop) -> jax.Array:
-        """Keys by purpose and by the stop's place: whoever uses them changes no training."""
-        keys = jax.vmap(lambda key: jax.random.fold_in(program.named(key, name), stop.done))(
+    def _keys(self, name: str, done: int) -> jax.Array:
+        """Keys by purpose and by the place in the run: whoever uses them changes no training."""
+        keys = jax.vmap(lambda key: jax.random.fold_in(program.named(key, name), done))(
             self.config.keys()
         )
         return spread(self.agent, keys)
@@ -275,7 +295,9 @@ class _Run:
             raise self._diverged("params", np.all(sound, axis=0))
         self.position.wall_s, self.began = self._wall_s(), time.monotonic()
         position = dataclasses.asdict(self.position) | {"step": self._step()}
-        checkpoints.save(self._checkpoints, self.position.done, carry, position)
+        attached = hosting.saved(self.envs) if self.envs else {}
+        done = self.position.done
+        checkpoints.save(self._checkpoints, done, carry, position, attached=attached)
 
     def _restore(self) -> Carry | None:
         checkpoint = checkpoints.latest(self._checkpoints)
@@ -286,14 +308,24 @@ class _Run:
         self.position = Position(**{name: saved[name] for name in names})
         self.display.say(f"resuming at step {self._step():,}")
         sums = jax.eval_shape(self._zeros)
-        return checkpoints.restore(checkpoint, Carry(self.shapes, sums))
+        carry = checkpoints.restore(checkpoint, Carry(self.shapes, sums))
+        if self.envs and not hosting.restore(self.envs, checkpoint, carry.state):
+            self.display.say(f"{self.env.name} cannot be saved: new episodes begin")
+            carry = carry.replace(state=self._begin(carry.state))
+        return carry
 
     def _start(self) -> Carry:
         args = self.agent, self.env, self.config.keys()
         state = self._compiled("start", start, *args)(*args)
+        if self.envs:
+            state = self._begin(state)
         if self.config.replay:
             state = state.replace(agent=offline.adopt(state.agent, self.config))
         return Carry(state, self._zeros())
+
+    def _begin(self, state: program.TrainState) -> program.TrainState:
+        """Begins episodes on the host."""
+        return hosting.begin(self.envs, state, self._keys("reset", self.position.done))
 
     def _zeros(self) -> Metrics:
         """Sums before the first iteration towards the next stop."""
@@ -301,9 +333,11 @@ class _Run:
         if stop is None:
             return {}
         if stop.phase not in self.sums:
-            iterate = partial(program.iteration, self.agent, self.env, self.phases[stop.phase])
-            self.sums[stop.phase] = jax.eval_shape(jax.vmap(iterate), self.shapes)[1]
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), self.sums[stop.phase])
+            phase = self.phases[stop.phase]
+            learn = partial(program.learn_from, self.agent, phase, rollout=None)
+            learnt = jax.eval_shape(jax.vmap(learn), self.shapes)[1]
+            self.sums[stop.phase] = [*learnt, *(program.EPISODES if phase.collect else ())]
+        return {name: jnp.zeros(self.config.num_seeds) for name in self.sums[stop.phase]}
 
     def _compiled(self, what: Phase | str, function, *args, **static):
         """`function`, compiled for these arguments once, with the seconds that took on record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dreamerzero.envs import HostEnv
 from dreamerzero.envs.boards import Board
+from dreamerzero.training import hosting
 from dreamerzero.types import UsageError
 from dreamerzero.viz import boards
 from dreamerzero.viz.colours import BLACK, PAPER
-from dreamerzero.viz.render import painter
+from dreamerzero.viz.render import SIDE, painter
 
 STEPS = 500
 """What a video shows at most; a longer episode is cut."""
@@ -32,7 +35,7 @@ def record(agent, params, env, key, path) -> float:
       The return of what is shown: the episode, or its first `STEPS` steps.
     """
     path = Path(path)
-    suffix = ".svg" if isinstance(env.environment, Board) else ".gif"
+    suffix = ".svg" if isinstance(getattr(env, "environment", None), Board) else ".gif"
     if path.suffix.lower() != suffix:
         raise UsageError(
             f"Cannot write {path}: videos of {env.name} are {suffix[1:].upper()}s, so end its name "
@@ -40,21 +43,41 @@ def record(agent, params, env, key, path) -> float:
         )
     if suffix == ".svg":
         return boards.record(agent, params, env, key, path)
-    observations, rewards, is_last = jax.device_get(play(agent, params, env, key, STEPS))
-    ends = np.flatnonzero(is_last)
-    length = ends[0] + 1 if ends.size else STEPS
-    returns = np.concatenate([[0.0], np.cumsum(rewards[:length], dtype=np.float64)])
-    paint, speed = painter(env)
+    images, rewards, speed = (_filmed if isinstance(env, HostEnv) else _painted)(
+        agent, params, env, key
+    )
+    returns = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])
     stride = -(-speed // FASTEST)
     images = [
         caption(image, f"{env.name}   step {step}   return {returns[step]:.4g}")
-        for step, image in enumerate(paint(observations[: length + 1]))
-        if step % stride == 0 or step == length
+        for step, image in enumerate(images)
+        if step % stride == 0 or step == len(rewards)
     ]
     durations = [1000 * stride // speed] * (len(images) - 1) + [1500]
     path.parent.mkdir(parents=True, exist_ok=True)
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
     return float(returns[-1])
+
+
+def _painted(agent, params, env, key):
+    """An episode's images, from the first to the final observation, its rewards, and images a
+    second."""
+    observations, rewards, is_last = jax.device_get(play(agent, params, env, key, STEPS))
+    ends = np.flatnonzero(is_last)
+    length = ends[0] + 1 if ends.size else STEPS
+    paint, speed = painter(env)
+    return paint(observations[: length + 1]), rewards[:length], speed
+
+
+def _filmed(agent, params, env, key):
+    """The same of an environment on the host, which draws itself, but for the final image."""
+    images, rewards = [], []
+    for picture, reward in itertools.islice(hosting.film(agent, params, env, key), STEPS):
+        image = Image.fromarray(picture)
+        image.thumbnail((SIDE, SIDE))
+        images.append(image)
+        rewards.append(reward)
+    return images, rewards, max(1, round(env.frames_per_s / env.action_repeat))
 
 
 @partial(jax.jit, static_argnames="steps")

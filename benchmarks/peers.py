@@ -57,6 +57,9 @@ SIZES = {
 }
 """For mbrl and for us: networks, learning from so many rows, and a search."""
 
+SAC_SIZES = {"batch": 256, "layers": 2, "units": 256, "capacity": 100_000, "prefill": 256}
+"""The same for SAC, with an update for every step."""
+
 ALONE = {
     "JAX_NUM_CPU_DEVICES": "1",
     "JAX_PLATFORMS": "cpu",

@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 REPEATS = 7
 
-GYM = ("gymnasium==1.3.0", "imageio==2.38.1", "mujoco==3.3.7", "packaging==26.3")
+GYM = ("gymnasium==1.3.0", "imageio==2.37.0", "mujoco==3.3.7", "packaging==26.3")
 PINS = {
     "mbrl": (
         # Of what it asks for, hydra 1.0 is not for today's Pythons, and notebooks are not needed.

@@ -31,9 +31,10 @@ def main():
             sides[peer] = [python("sac"), str(HERE / "peer_sac.py"), peer, env, str(STEPS)]
         rows += [{"env": env} | row for row in race(sides, ["step"])]
     lanes = {f"{n} seeds": [sys.executable, __file__, "Pendulum-v1", str(n)] for n in (1, SEEDS)}
-    seeds = race(lanes, ["step"])
+    (seeds,) = race(lanes, ["step"])
     report("sac_speed", rows, seeds=seeds, sizes=SAC_SIZES)
-    print(seeds)
+    ratio = seeds[f"{SEEDS} seeds/1 seeds cpu"]
+    print(f"{SEEDS} seeds side by side take {ratio:.1f}× the CPU time of one")
 
 
 def ours(name: str, seeds: int) -> dict:
@@ -74,9 +75,7 @@ def ours(name: str, seeds: int) -> dict:
         return jax.block_until_ready(carry.state)
 
     states = [advance(prefill, state, prefill.iterations)]
-    return {
-        "step": (STEPS, lambda: states.append(advance(train, states.pop(), STEPS))),
-    }
+    return {"step": (STEPS, lambda: states.append(advance(train, states.pop(), STEPS)))}
 
 
 if __name__ == "__main__":

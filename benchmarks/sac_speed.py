@@ -57,7 +57,10 @@ def ours(name: str, seeds: int) -> dict:
     if world:
         state = hosting.begin(world, state, keys)
     prefill, train = agent.phases(10 * SAC_SIZES["prefill"])
-    programs = {}
+    names, programs = {}, {}
+    for phase in (prefill, train):  # traces, so it must not be timed
+        learn = partial(program.learn_from, agent, phase, rollout=None)
+        names[phase] = [*jax.eval_shape(jax.vmap(learn), state)[1], *program.EPISODES]
 
     def compiled(what, function, *args, **static):
         if what not in programs:
@@ -65,9 +68,7 @@ def ours(name: str, seeds: int) -> dict:
         return programs[what]
 
     def advance(phase, state, count):
-        learn = partial(program.learn_from, agent, phase, rollout=None)
-        names = [*jax.eval_shape(jax.vmap(learn), state)[1], *program.EPISODES]
-        carry = runner.Carry(state, {name: jnp.zeros(seeds) for name in names})
+        carry = runner.Carry(state, {name: jnp.zeros(seeds) for name in names[phase]})
         if world:
             carry = hosting.advance(compiled, agent, world, phase, carry, count)
         else:

@@ -203,4 +203,4 @@ def test_who_can_dream():
     assert {"planet", "dreamer"} <= able
     assert "dyna" not in able
     with pytest.raises(UsageError, match=r"toy has no world .* planet,.* dreamer"):
-        dreams.require("toy", Toy)
+        dreams.require("toy", Toy, envs.make("CartPole-v1"))

@@ -154,6 +154,11 @@ class Transition:
             after.observation,
         )
 
+    @staticmethod
+    def each(rollout: Rollout) -> Transition:
+        """The same in a row, `[T · B, ...]`, for a replay of single steps."""
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), Transition.of(rollout))
+
 
 class ActorOutput(NamedTuple):
     """What `Agent.act` returns: actions `[B, ...]`, the memory to carry, extras for `observe`."""

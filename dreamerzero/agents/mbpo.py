@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dreamerzero.agents import sac
+from dreamerzero.agents import sac, sequences
 from dreamerzero.agents.sac import SAC
 from dreamerzero.replay import ring
 from dreamerzero.types import Metrics, Phase, Transition, UsageError, static
@@ -103,11 +103,7 @@ class MBPO(SAC):
             raise UsageError(
                 f"longest ({self.longest}) must not be under shortest ({self.shortest})."
             )
-        if self.refit_every % self.num_envs:
-            raise UsageError(
-                f"refit_every ({self.refit_every}) must be a multiple of num_envs "
-                f"({self.num_envs})."
-            )
+        sequences.check_refits(self)
         if not 0.0 <= self.real_ratio <= 1.0:
             raise UsageError(f"real_ratio is a share, from 0 to 1; got {self.real_ratio}.")
 
@@ -193,13 +189,8 @@ class MBPO(SAC):
         return self.update(state, update_key, batch)
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
-        first = -(-self.prefill // self.num_envs)
-        train = (steps - first * self.num_envs) // self.refit_every
-        if train < 1:
-            least = first * self.num_envs + self.refit_every
-            raise UsageError(f"mbpo needs at least {least} steps with these sizes; got {steps}.")
+        first, train, collect = sequences.refits(self, steps)
         updates = max(1, round(self.train_ratio * self.refit_every / self.batch_size))
-        collect = self.refit_every // self.num_envs
         return (
             Phase("prefill", 1, first, prepare="refit", repeats=updates),
             Phase("train", train, collect, prepare="refit", repeats=updates),

@@ -17,6 +17,7 @@ for as `planning.cem` says.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -159,11 +160,7 @@ class PETS:
             raise UsageError(
                 f"elites ({self.elites}) must be from 1 to population ({self.population})."
             )
-        if self.refit_every % self.num_envs:
-            raise UsageError(
-                f"refit_every ({self.refit_every}) must be a multiple of num_envs "
-                f"({self.num_envs})."
-            )
+        sequences.check_refits(self)
 
     @property
     def world(self) -> Ensemble:
@@ -201,14 +198,13 @@ class PETS:
             return jax.vmap(jnp.where)(timestep.is_first, fresh, old)
 
         memory = jax.tree.map(renewed, self.memory(batch_size), memory)
-        world, member = params["world"], jnp.int32(-1)
+        world = params["world"]
+        step = partial(self.world.step, world)
 
         def one(key, observation, memory):
-            step = lambda *inputs: self.world.step(world, *inputs)  # noqa: E731
-            particles = {"particles": self.particles}
-            return self.plan(
-                key, planning.scorer(step, Latent(observation, member), **particles), memory
-            )
+            latent = Latent(observation, jnp.int32(-1))
+            score = planning.scorer(step, latent, particles=self.particles)
+            return self.plan(key, score, memory)
 
         plan_key, random_key = jax.random.split(key)
         keys = jax.random.split(plan_key, batch_size)
@@ -248,8 +244,7 @@ class PETS:
         return plan.actions[0], Memory(planning.shift(plan.mean, 0.0), kept)
 
     def observe(self, state: State, rollout: Rollout) -> State:
-        steps = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), Transition.of(rollout))
-        return state.replace(replay=ring.add(state.replay, steps))
+        return state.replace(replay=ring.add(state.replay, Transition.each(rollout)))
 
     def learn(self, state: State, key) -> tuple[State, Metrics]:
         """Fits the world to all that was seen."""
@@ -260,10 +255,5 @@ class PETS:
         return state.replace(params={"world": world}, optimiser=optimiser), metrics
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
-        first = -(-self.prefill // self.num_envs)
-        train = (steps - first * self.num_envs) // self.refit_every
-        if train < 1:
-            least = first * self.num_envs + self.refit_every
-            raise UsageError(f"pets needs at least {least} steps with these sizes; got {steps}.")
-        collect = self.refit_every // self.num_envs
+        first, train, collect = sequences.refits(self, steps)
         return (Phase("random", 1, first), Phase("train", train, collect))

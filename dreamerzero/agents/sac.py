@@ -168,9 +168,9 @@ class SAC:
         return ()
 
     def act(self, params, key, timestep: TimeStep, memory, *, explore: bool) -> ActorOutput:
-        outputs = self._outputs(params, timestep.observation)
         if explore:
-            return ActorOutput(distributions.squashed(outputs).sample(seed=key), memory)
+            return ActorOutput(self.policy(params, timestep.observation).sample(seed=key), memory)
+        outputs = self._outputs(params, timestep.observation)
         return ActorOutput(distributions.squashed_middle(outputs), memory)
 
     def policy(self, params, observation):
@@ -181,9 +181,9 @@ class SAC:
         return self.actor.apply(params["actor"], sequences.see(self.spec, params, observation))
 
     def observe(self, state: State, rollout: Rollout) -> State:
-        steps = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), Transition.of(rollout))
         params = sequences.take_in(self.spec, state.params, rollout.next_timestep.observation)
-        return state.replace(params=params, replay=ring.add(state.replay, steps))
+        replay = ring.add(state.replay, Transition.each(rollout))
+        return state.replace(params=params, replay=replay)
 
     def learn(self, state: State, key) -> tuple[State, Metrics]:
         """One update on one batch of the replay."""

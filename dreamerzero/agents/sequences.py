@@ -111,6 +111,25 @@ def phases(agent, steps: int, frames: int | None = None) -> tuple[Phase, Phase]:
     )
 
 
+def check_refits(agent) -> None:
+    """Raises UsageError if `refit_every` steps cannot be shared by all environments."""
+    if agent.refit_every % agent.num_envs:
+        raise UsageError(
+            f"refit_every ({agent.refit_every}) must be a multiple of num_envs ({agent.num_envs})."
+        )
+
+
+def refits(agent, steps: int) -> tuple[int, int, int]:
+    """The plan of an agent that fits its world anew every `refit_every` steps, after `prefill`:
+    steps before the first fit in every environment, refits after it, and steps between two."""
+    first = -(-agent.prefill // agent.num_envs)
+    train = (steps - first * agent.num_envs) // agent.refit_every
+    if train < 1:
+        least = first * agent.num_envs + agent.refit_every
+        raise UsageError(f"These sizes need at least {least} steps; got {steps}.")
+    return first, train, agent.refit_every // agent.num_envs
+
+
 def moments(spec: EnvSpec) -> dict[str, RunningMoments]:
     """The part `observation` of params: where the running moments of vectors begin."""
     return {"observation": RunningMoments.init(spec.observation.shape)}

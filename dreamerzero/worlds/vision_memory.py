@@ -28,9 +28,6 @@ from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, UsageError, st
 SIDE = 64
 """Pixels along either side of a picture: what the layers of V fit."""
 
-PARTS = ("vision", "memory")
-"""The parts of params, each with a loss of its own."""
-
 
 @struct.dataclass
 class Latent:
@@ -96,6 +93,7 @@ class VisionMemory:
             )
 
     def init(self, key):
+        """Params with the parts `vision` and `memory`, each with a loss of its own."""
         vision_key, memory_key = jax.random.split(key)
         latent = self.initial(1)
         action = jnp.zeros((1, *self.spec.action.shape), self.spec.action.dtype)

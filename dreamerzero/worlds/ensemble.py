@@ -26,7 +26,7 @@ import optax
 from flax import struct
 
 from dreamerzero.nn.heads import bernoulli_loss
-from dreamerzero.nn.networks import MLP
+from dreamerzero.nn.networks import MLP, rows_at_once
 from dreamerzero.nn.normalisers import RunningMoments
 from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, Transition, UsageError, static
 
@@ -207,17 +207,19 @@ class Ensemble:
         NaN where two rows of a group want the same: while members are fixed, rows may not move
         to other groups.
         """
-        rows, share = jnp.arange(len(x)), -(-len(x) // self.elites)
-        slot = member * share + rows // self.elites
-        asked = jnp.zeros(self.elites * share, jnp.int32).at[slot].set(rows)
-        outputs = self._apply(self._best(params), x[asked].reshape(self.elites, share, -1))
-        mine = asked[slot] == rows
+        rows, groups, best = jnp.arange(len(x)), -(-len(x) // self.elites), self._best(params)
+        place = rows // self.elites, member
+        asked = jnp.zeros((groups, self.elites), jnp.int32).at[place].set(rows)
+        mine = asked[place] == rows
+
+        def ask(asked):
+            """The elites, each about one row of a group."""
+            return jax.tree.map(lambda leaf: leaf[:, 0], self._apply(best, x[asked][:, None]))
 
         def own(leaf):
-            leaf = leaf.reshape(len(asked), *leaf.shape[2:])[slot]
-            return jax.vmap(jnp.where, (0, 0, None))(mine, leaf, jnp.nan)
+            return jax.vmap(jnp.where, (0, 0, None))(mine, leaf[place], jnp.nan)
 
-        return jax.tree.map(own, outputs)
+        return jax.tree.map(own, jax.lax.map(ask, asked, batch_size=rows_at_once()))
 
     def _ask_all(self, params, x) -> Outputs:
         """What every elite says of `x [B, I]`: leaves `[K, B, ...]`."""

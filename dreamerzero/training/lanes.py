@@ -20,13 +20,15 @@ SHARE = PartitionSpec("seed")  # the only axis of the mesh
 
 def over_lanes(agent, function):
     """`function` of one lane, for all lanes."""
-    return _on_cores(partial(jax.lax.map, function)) if _take_turns(agent) else jax.vmap(function)
+    if _take_turns(agent):
+        return _on_cores(partial(jax.lax.map, function))
+    return _side_by_side(function)
 
 
 def update_lanes(agent, function):
     """The same, for a `function` whose result replaces its argument: in place where it can be."""
     if not _take_turns(agent):
-        return jax.vmap(function)
+        return _side_by_side(function)
 
     def update(lanes):
         def one(i, lanes):
@@ -42,6 +44,18 @@ def spread(agent, lanes):
     """`lanes` where `over_lanes` and `update_lanes` want them: every share on its device."""
     mesh = _mesh(_count(lanes)) if _take_turns(agent) else None
     return lanes if mesh is None else jax.device_put(lanes, NamedSharding(mesh, SHARE))
+
+
+def _side_by_side(function):
+    def every(lanes):
+        if _count(lanes) > 1:
+            return jax.vmap(function)(lanes)
+        # Batches of one make products slower: an update of SAC took 13.6 CPU-ms, and 9.8 so. Only
+        # the shape changes, so what is donated stays in its place; an index would copy it.
+        lane = function(jax.tree.map(partial(jnp.squeeze, axis=0), lanes))
+        return jax.tree.map(lambda leaf: leaf[None], lane)
+
+    return every
 
 
 def _on_cores(function):

@@ -64,12 +64,12 @@ class Outputs(NamedTuple):
     """Of one network or several, in units of the normalised targets."""
 
     mean: jax.Array  # [..., 1 + N]
-    log_var: jax.Array  # [..., 1 + N]
+    var: jax.Array  # [..., 1 + N], σ²
     logit: jax.Array  # [...], of going on, if that is learnt
 
     @property
     def std(self):
-        return jnp.exp(0.5 * self.log_var)
+        return jnp.sqrt(self.var)
 
     @property
     def going_on(self):
@@ -231,15 +231,16 @@ class Ensemble:
     def _apply(self, members, x) -> Outputs:
         """Networks `[E, ...]`, each on its own `x [E, B, I]`: leaves `[E, B, ...]`.
 
-        log σ² is held between the bounds by two softplus (Chua et al. 2018, appendix A.1).
+        log σ² is held between the bounds by two softplus (Chua et al. 2018, appendix A.1):
+        low + softplus(high − softplus(high − x) − low). Its exponential is the sum below, which a
+        CPU has in a tenth of the time.
         """
         y = jax.vmap(self.net.apply)(members["network"], x)
         num = self._targets
-        mean, log_var, logit = y[..., :num], y[..., num : 2 * num], y[..., -1]
+        mean, free, logit = y[..., :num], y[..., num : 2 * num], y[..., -1]
         low, high = members["low"][:, None], members["high"][:, None]
-        log_var = high - jax.nn.softplus(high - log_var)
-        log_var = low + jax.nn.softplus(log_var - low)
-        return Outputs(mean, log_var, logit)
+        var = jnp.exp(low) + jnp.exp(high) * jax.nn.sigmoid(free - high)
+        return Outputs(mean, var, logit)
 
     def loss(self, params, key, batch: Transition):
         """Twice the negative log-likelihood of each member's own batch, `[E, B, ...]`.
@@ -251,9 +252,9 @@ class Ensemble:
           The sum over members, and the squared errors `[E, B, 1 + N]`.
         """
         x, y = self._examples(batch)
-        mean, log_var, logit = self._apply(params.members, params.inputs.normalise(x))
+        mean, var, logit = self._apply(params.members, params.inputs.normalise(x))
         error = jnp.square(params.targets.normalise(y) - mean)
-        loss = jnp.sum(jnp.mean(error * jnp.exp(-log_var) + log_var, axis=(1, 2)))
+        loss = jnp.sum(jnp.mean(error / var + jnp.log(var), axis=(1, 2)))
         if self.termination is None:
             going_on = 1.0 - batch.terminated
             loss += jnp.sum(jnp.mean(bernoulli_loss(logit, going_on), axis=1))

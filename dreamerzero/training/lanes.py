@@ -25,10 +25,15 @@ def over_lanes(agent, function):
     return _side_by_side(function)
 
 
-def update_lanes(agent, function):
-    """The same, for a `function` whose result replaces its argument: in place where it can be."""
+def update_lanes(agent, function, *, loops: bool):
+    """The same, for a `function` whose result replaces its argument: in place where it can be.
+
+    Args:
+      loops: whether it repeats what it does many times. If not, a lone lane stays a batch of one:
+        without it XLA copies the replay, three times at every call.
+    """
     if not _take_turns(agent):
-        return _side_by_side(function)
+        return _side_by_side(function) if loops else jax.vmap(function)
 
     def update(lanes):
         def one(i, lanes):
@@ -50,8 +55,7 @@ def _side_by_side(function):
     def every(lanes):
         if _count(lanes) > 1:
             return jax.vmap(function)(lanes)
-        # Batches of one make products slower: an update of SAC took 13.6 CPU-ms, and 9.8 so. Only
-        # the shape changes, so what is donated stays in its place; an index would copy it.
+        # Batches of one make products slower: an update of SAC took 13.6 CPU-ms, and 9.8 so.
         lane = function(jax.tree.map(partial(jnp.squeeze, axis=0), lanes))
         return jax.tree.map(lambda leaf: leaf[None], lane)
 

@@ -1,4 +1,5 @@
-"""Is the ensemble faster than mbrl's? A step of learning, and MBPO's rollouts of one step.
+"""Is MBPO faster than mbrl's? Its parts: a step of the ensemble's learning, rollouts of one step
+without and with the policy, and an update of SAC, which a run has most of.
 
 Observations and actions have the sizes of HalfCheetah's. Ratios above 1: mbrl takes longer. mbrl
 and PyTorch are installed into `.peers/`, see `peers.py`.
@@ -18,7 +19,7 @@ from dreamerzero.agents.mbpo import MBPO
 from dreamerzero.replay import ring
 from dreamerzero.types import Box, EnvSpec, Transition
 
-CALLS = ("training step", "rollouts", "policy and rollouts")
+CALLS = ("training step", "rollouts", "policy and rollouts", "update of SAC")
 
 
 def main():
@@ -83,10 +84,20 @@ def ours() -> dict:
     def policy_and_rollouts():
         imagined.append(jax.block_until_ready(branch(imagined.pop(), state, keys[5])))
 
+    update_keys = jax.random.split(keys[5], SIZES["updates"])
+
+    @jax.jit
+    def learn(state, keys):
+        return jax.lax.scan(agent.learn, state, keys)[0].params
+
+    def updates():
+        jax.block_until_ready(learn(state.replace(imagined=imagined[0]), update_keys))
+
     return {
         "training step": (count // SIZES["batch"], epoch),
         "rollouts": (1, lambda: jax.block_until_ready(step(params, keys[5], start, action))),
         "policy and rollouts": (1, policy_and_rollouts),
+        "update of SAC": (SIZES["updates"], updates),
     }
 
 

@@ -51,11 +51,13 @@ def main():
     )
     data = replay.get_all()
     model.update_normalizer(data)
+    agent = actor_critic(sizes, high)
     serve(
         {
             "training step": step(sizes, model, data),
             "rollouts": rollouts(sizes, world),
-            "policy and rollouts": policy(sizes, world, replay, high),
+            "policy and rollouts": policy(sizes, world, replay, agent),
+            "update of SAC": updates(sizes, replay, agent),
             "plan": plan(sizes, world, high),
         }
     )
@@ -82,7 +84,7 @@ def rollouts(sizes, world):
     return 1, call
 
 
-def policy(sizes, world, replay, high):
+def actor_critic(sizes, high):
     settings = SimpleNamespace(
         gamma=0.99,
         tau=0.005,
@@ -96,11 +98,22 @@ def policy(sizes, world, replay, high):
         lr=3e-4,
     )
     space = SimpleNamespace(shape=high.shape, low=-high, high=high)
-    agent = SACAgent(SAC(sizes.observation, space, settings))
+    return SACAgent(SAC(sizes.observation, space, settings))
+
+
+def policy(sizes, world, replay, agent):
     imagined = ReplayBuffer(4 * sizes.rollouts, (sizes.observation,), (sizes.action,))
     return 1, lambda: rollout_model_and_populate_sac_buffer(
         world, replay, agent, imagined, True, 1, sizes.rollouts
     )
+
+
+def updates(sizes, replay, agent):
+    def call():
+        for i in range(sizes.updates):
+            agent.sac_agent.update_parameters(replay, sizes.batch, i, reverse_mask=True)
+
+    return sizes.updates, call
 
 
 def plan(sizes, world, high):

@@ -50,6 +50,7 @@ SIZES = {
     "batch": 256,
     "rows": 40 * 256,  # an epoch of 40 batches
     "rollouts": 100_000,
+    "updates": 100,
     "population": 500,
     "best": 50,
     "horizon": 15,

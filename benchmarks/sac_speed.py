@@ -31,7 +31,7 @@ def main():
             sides[peer] = [python("sac"), str(HERE / "peer_sac.py"), peer, env, str(STEPS)]
         rows += [{"env": env} | row for row in race(sides, ["step"])]
     lanes = {f"{n} seeds": [sys.executable, __file__, "Pendulum-v1", str(n)] for n in (1, SEEDS)}
-    (seeds,) = race(lanes, ["step"])
+    (seeds,) = race(lanes, ["step"], repeats=3)
     report("sac_speed", rows, seeds=seeds, sizes=SAC_SIZES)
     ratio = seeds[f"{SEEDS} seeds/1 seeds cpu"]
     print(f"{SEEDS} seeds side by side take {ratio:.1f}× the CPU time of one")

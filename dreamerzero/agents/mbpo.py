@@ -19,6 +19,7 @@ rollout that ends begins again elsewhere, so that all imagined batches are full.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -27,6 +28,8 @@ from flax import struct
 
 from dreamerzero.agents import sac, sequences
 from dreamerzero.agents.sac import SAC
+from dreamerzero.nn import distributions
+from dreamerzero.nn.networks import rows_at_once
 from dreamerzero.replay import ring
 from dreamerzero.types import Metrics, Phase, Transition, UsageError, static
 from dreamerzero.worlds.ensemble import Ensemble, weight_decays
@@ -167,7 +170,10 @@ class MBPO(SAC):
         def step(i, carry):
             imagined, observation = carry
             keys = jax.random.split(jax.random.fold_in(key, i), 4)
-            action = self.policy(params, observation).sample(seed=keys[0])
+            outputs = jax.lax.map(
+                partial(self._outputs, params), observation, batch_size=rows_at_once()
+            )
+            action = distributions.squashed(outputs).sample(seed=keys[0])
             latent = self.world.observe(params["world"], None, None, None, observation, None)
             outcome, latent = self.world.step(params["world"], keys[1], action, latent)
             terminated = ~jax.random.bernoulli(keys[2], outcome.discount)

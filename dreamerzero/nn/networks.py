@@ -20,6 +20,15 @@ def compute_dtype():
     return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
+def rows_at_once() -> int:
+    """The `batch_size` with which `jax.lax.map` should send very many rows through a network.
+
+    On a CPU so many that what is between the layers stays in the cache: 100,000 rows go through 4
+    layers of 200 in 345 ms, not 480. Elsewhere 0, all at once: there a block is a wait.
+    """
+    return 512 if jax.default_backend() == "cpu" else 0
+
+
 def fan_in(scale: float = 1.0, **kwargs):
     """Truncated normal with standard deviation `scale / √fan_in`; zeros for scale 0."""
     if scale == 0.0:

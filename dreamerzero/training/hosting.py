@@ -56,7 +56,7 @@ def absorb(agent, phase: Phase, carry, seen):
         sums = jax.tree.map(jnp.add, carry.sums, metrics)
         return carry.replace(state=strong(state), sums=sums), seen
 
-    return update_lanes(agent, lane)((carry, seen))[0]
+    return update_lanes(agent, lane, loops=False)((carry, seen))[0]
 
 
 def advance(compiled, agent, envs: HostEnvs, phase: Phase, carry, count: int):

@@ -26,7 +26,7 @@ import optax
 from flax import struct
 
 from dreamerzero.nn.heads import bernoulli_loss
-from dreamerzero.nn.networks import MLP
+from dreamerzero.nn.networks import MLP, rows_at_once
 from dreamerzero.nn.normalisers import RunningMoments
 from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, Transition, UsageError, static
 
@@ -64,12 +64,12 @@ class Outputs(NamedTuple):
     """Of one network or several, in units of the normalised targets."""
 
     mean: jax.Array  # [..., 1 + N]
-    log_var: jax.Array  # [..., 1 + N]
+    var: jax.Array  # [..., 1 + N], σ²
     logit: jax.Array  # [...], of going on, if that is learnt
 
     @property
     def std(self):
-        return jnp.exp(0.5 * self.log_var)
+        return jnp.sqrt(self.var)
 
     @property
     def going_on(self):
@@ -207,17 +207,19 @@ class Ensemble:
         NaN where two rows of a group want the same: while members are fixed, rows may not move
         to other groups.
         """
-        rows, share = jnp.arange(len(x)), -(-len(x) // self.elites)
-        slot = member * share + rows // self.elites
-        asked = jnp.zeros(self.elites * share, jnp.int32).at[slot].set(rows)
-        outputs = self._apply(self._best(params), x[asked].reshape(self.elites, share, -1))
-        mine = asked[slot] == rows
+        rows, groups, best = jnp.arange(len(x)), -(-len(x) // self.elites), self._best(params)
+        place = rows // self.elites, member
+        asked = jnp.zeros((groups, self.elites), jnp.int32).at[place].set(rows)
+        mine = asked[place] == rows
+
+        def ask(asked):
+            """The elites, each about one row of a group."""
+            return jax.tree.map(lambda leaf: leaf[:, 0], self._apply(best, x[asked][:, None]))
 
         def own(leaf):
-            leaf = leaf.reshape(len(asked), *leaf.shape[2:])[slot]
-            return jax.vmap(jnp.where, (0, 0, None))(mine, leaf, jnp.nan)
+            return jax.vmap(jnp.where, (0, 0, None))(mine, leaf[place], jnp.nan)
 
-        return jax.tree.map(own, outputs)
+        return jax.tree.map(own, jax.lax.map(ask, asked, batch_size=rows_at_once()))
 
     def _ask_all(self, params, x) -> Outputs:
         """What every elite says of `x [B, I]`: leaves `[K, B, ...]`."""
@@ -229,15 +231,16 @@ class Ensemble:
     def _apply(self, members, x) -> Outputs:
         """Networks `[E, ...]`, each on its own `x [E, B, I]`: leaves `[E, B, ...]`.
 
-        log σ² is held between the bounds by two softplus (Chua et al. 2018, appendix A.1).
+        log σ² is held between the bounds by two softplus (Chua et al. 2018, appendix A.1):
+        low + softplus(high − softplus(high − x) − low). Its exponential is the sum below, which a
+        CPU has in a tenth of the time.
         """
         y = jax.vmap(self.net.apply)(members["network"], x)
         num = self._targets
-        mean, log_var, logit = y[..., :num], y[..., num : 2 * num], y[..., -1]
+        mean, free, logit = y[..., :num], y[..., num : 2 * num], y[..., -1]
         low, high = members["low"][:, None], members["high"][:, None]
-        log_var = high - jax.nn.softplus(high - log_var)
-        log_var = low + jax.nn.softplus(log_var - low)
-        return Outputs(mean, log_var, logit)
+        var = jnp.exp(low) + jnp.exp(high) * jax.nn.sigmoid(free - high)
+        return Outputs(mean, var, logit)
 
     def loss(self, params, key, batch: Transition):
         """Twice the negative log-likelihood of each member's own batch, `[E, B, ...]`.
@@ -249,9 +252,9 @@ class Ensemble:
           The sum over members, and the squared errors `[E, B, 1 + N]`.
         """
         x, y = self._examples(batch)
-        mean, log_var, logit = self._apply(params.members, params.inputs.normalise(x))
+        mean, var, logit = self._apply(params.members, params.inputs.normalise(x))
         error = jnp.square(params.targets.normalise(y) - mean)
-        loss = jnp.sum(jnp.mean(error * jnp.exp(-log_var) + log_var, axis=(1, 2)))
+        loss = jnp.sum(jnp.mean(error / var + jnp.log(var), axis=(1, 2)))
         if self.termination is None:
             going_on = 1.0 - batch.terminated
             loss += jnp.sum(jnp.mean(bernoulli_loss(logit, going_on), axis=1))

@@ -193,8 +193,9 @@ def test_the_loss_is_the_equation(ends):
     np.testing.assert_allclose(loss(model, params, None, batch)[0], total, rtol=1e-5)
 
 
-def test_every_row_is_told_what_its_own_member_says():
-    num = 7  # no whole number of groups
+@pytest.mark.parametrize("num", [7, 2000])
+def test_every_row_is_told_what_its_own_member_says(num):
+    """Neither is a whole number of groups, and 2000 are more than are asked at once on a CPU."""
     model = world()
     params, _ = fresh(model)
     params = params.replace(elites=jnp.array([3, 0, 2]))

@@ -26,7 +26,7 @@ HALF_WIDTH, DEPTH = 6.0, 10.0
 MONSTER_DEPTH = 9.0
 FLOOR, CEILING = -1.2, 1.8
 """Their heights above the player's eyes (m)."""
-BALL_HEIGHT, BALL_RADIUS = -0.2, 0.3
+BALL_HEIGHT, BALL_RADIUS = -0.2, 0.5
 PIXEL = 2 / SIDE
 """The side of a pixel (m at a distance of 1 m): the view is 90° wide."""
 
@@ -188,6 +188,6 @@ def room(right, up, position):
     across = position + right * depth
     # A wall lies in the middle of a square, so that rounding does not speckle it.
     odd = (jnp.floor((across + 1.0) / 2.0) + jnp.floor((depth + 1.0) / 2.0)) % 2
-    light = 0.35 * odd + 0.65 * (1.0 - depth / DEPTH)
+    light = 0.15 * odd + 0.65 * (1.0 - depth / DEPTH)
     floor = ((level < wall) & (up < 0)).astype(jnp.float32)
     return mix(floor, mix(light, WALL, LIGHT_WALL), mix(light, FLOOR_TILE, LIGHT_FLOOR_TILE))

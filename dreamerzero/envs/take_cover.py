@@ -60,12 +60,12 @@ class EnvParams(environment.EnvParams):
     """A ball hits whoever is nearer than this when it arrives (m)."""
     flight: float = 1.3
     """Of a ball, from monster to player (s)."""
-    spread: float = 1.5
+    spread: float = 2.0
     """Aims are up to this far from the player (m)."""
-    interval: float = 4.0
+    interval: float = 5.0
     """From one monster's coming to the next one's (s)."""
     shortest_wait: float = 0.5
-    longest_wait: float = 2.0
+    longest_wait: float = 0.7
     """Of a monster before a throw (s)."""
     tau: float = 1 / 35
     """Seconds a step."""

@@ -2,7 +2,7 @@
 
 Ha & Schmidhuber 2018, "World Models".
 
-env → replay of pictures → V → codes → M → dreams → C, by evolution → env
+env → pictures → V;  env → V's codes → M;  M's dreams → C, by evolution → env
 
   V  o → z          a variational autoencoder of single pictures                         (§2.1)
   M  z, a, h → z′   what comes next, a mixture at temperature τ; its reward, and its end   (§2.2)
@@ -15,12 +15,13 @@ PlaNet and the Dreamers, which learn V and M as one and their actors by gradient
 
 Different from the paper: C is always evolved in dreams, which it did for Doom; for driving too, M
 foretells rewards. Ends are weighed by their probability, not drawn. All candidates of a generation
-dream from the same beginnings with the same luck. Nothing is regenerated: what the replay has room
-for is what V and M learn from.
+dream from the same beginnings with the same luck. V and M learn from different episodes: once V is
+learnt, only its codes of what follows are kept, which take 1/50 of the room.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -32,9 +33,10 @@ from flax import struct
 
 from dreamerzero.agents import sequences
 from dreamerzero.planning import Champion, Evolution, imagined_return
-from dreamerzero.replay import sequence
+from dreamerzero.replay import ring, sequence
 from dreamerzero.types import (
     ActorOutput,
+    Box,
     Discrete,
     EnvSpec,
     Metrics,
@@ -56,12 +58,12 @@ ROLLOUT = 20
 @struct.dataclass
 class State:
     """What learning carries. `params` has the parts `world`, of V and M, and `controller` `[D]`,
-    the fittest so far; `codes` `[num_envs, N, Z]` are what V made of the replay's pictures."""
+    the fittest so far; the frames of `codes` have in place of pictures what V made of them."""
 
     params: dict[str, Any]
     optimiser: dict[str, Any]
-    replay: sequence.SequenceReplay
-    codes: Code
+    pictures: ring.Ring
+    codes: sequence.SequenceReplay
     search: Any  # CMA-ES's own
     fitness: jax.Array  # of the fittest
 
@@ -83,8 +85,11 @@ class WorldModels:
 
     num_envs: int = static(64)
     """environments that run in parallel"""
-    capacity: int = static(500_000)
-    """frames the replay holds, over all environments, 12 KiB each; the paper keeps ten million"""
+    pictures: int = static(100_000)
+    """pictures that V learns from, 12 KiB each; the first ones of each round"""
+    capacity: int = static(4_000_000)
+    """frames of which M's replay holds the codes, over all environments, 8 bytes for each number of
+    z; the paper keeps ten million"""
     rounds: int = static(1)
     """times that all is learnt, with equal shares of the steps; later ones are collected with C"""
 
@@ -166,22 +171,22 @@ class WorldModels:
     PRESETS: ClassVar[dict[str, dict]] = {
         "xs": {
             "num_envs": 16,
-            "capacity": 40_000,
-            "latents": 16,
+            "pictures": 20_000,
+            "capacity": 500_000,
             "depth": 8,
-            "units": 64,
             "vision_updates": 3_000,
             "vision_batch": 64,
-            "memory_updates": 3_000,
-            "memory_batch": 32,
-            "memory_length": 48,
+            "memory_updates": 2_000,
+            "memory_batch": 16,
+            "memory_length": 256,
             "generations": 100,
             "population": 32,
             "episodes": 8,
-            "dreamt_steps": 300,
             "check_every": 10,
             "check_episodes": 128,
             "vision_rate": 1e-3,
+            # With the paper's .5 a V this small has so much noise in z that balls are lost in it.
+            "free_nats": 1.5,
         },
         "paper-driving": {},
         "paper-doom": {
@@ -215,6 +220,11 @@ class WorldModels:
             raise UsageError(
                 f"capacity {self.capacity} over {self.num_envs} environments leaves {frames} "
                 f"frames each; {least} or more are needed."
+            )
+        if self.pictures < ROLLOUT * self.num_envs:
+            raise UsageError(
+                f"pictures is at least {ROLLOUT} for each of {self.num_envs} environments; got "
+                f"{self.pictures}."
             )
 
     @property
@@ -266,14 +276,14 @@ class WorldModels:
 
     def init(self, key) -> State:
         world = self.world.init(key)
-        replay = sequence.init(self.spec, self.num_envs, self.capacity)
-        numbers = jnp.zeros((*replay.frames.reward.shape, self.latents))
+        picture = jnp.zeros(self.spec.observation.shape, self.spec.observation.dtype)
+        coded = dataclasses.replace(self.spec, observation=Box((2 * self.latents,)))
         controller = jnp.zeros(self.evolution.dims)
         return State(
             params={"world": world, "controller": controller},
             optimiser={name: kind.init(world[name]) for name, kind in self.optimisers.items()},
-            replay=replay,
-            codes=Code(numbers, numbers.copy()),
+            pictures=ring.init(picture, self.pictures),
+            codes=sequence.init(coded, self.num_envs, self.capacity),
             search=self.evolution.init(controller),
             fitness=Champion.of(controller).fitness,
         )
@@ -285,18 +295,18 @@ class WorldModels:
 
     def act(self, params, key, timestep: TimeStep, memory, *, explore: bool) -> ActorOutput:
         see_key, noise_key = jax.random.split(key)
-        latent = self.world.observe(
+        code = self.world.encode(params["world"], timestep.observation)
+        latent = self.world.follow(
             params["world"],
-            see_key,
             memory.latent,
             memory.action,
-            timestep.observation,
+            code.sample(see_key),
             timestep.is_first,
         )
         fresh, rho = jax.random.normal(noise_key, memory.noise.shape), self.persistence
         noise = rho * memory.noise + self.noise * jnp.sqrt(1.0 - rho**2) * fresh
         action = self.decide(params["controller"], latent, noise if explore else 0.0)
-        return ActorOutput(action, Memory(latent, action, noise))
+        return ActorOutput(action, Memory(latent, action, noise), code)
 
     def greedy(self, params, key, latent):
         """C's actions `[B, ...]` in latents `[B, ...]`."""
@@ -317,36 +327,48 @@ class WorldModels:
         return jnp.clip(jnp.tanh(x) + noise, -1.0, 1.0)
 
     def observe(self, state: State, rollout: Rollout) -> State:
-        return state.replace(replay=sequence.add(state.replay, rollout))
+        """Keeps the pictures for V, and for M the codes that V, as it is, makes of them."""
+        before, after = rollout.timestep, rollout.next_timestep
+        pictures = before.observation.reshape(-1, *before.observation.shape[2:])
+
+        def encode(after):
+            """Only ends need it: what else comes after is what is seen before the next step."""
+            code = jax.eval_shape(self.world.encode, state.params["world"], after.observation)
+            return jax.lax.cond(
+                after.is_last.any(),
+                lambda: self.world.encode(state.params["world"], after.observation),
+                lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), code),
+            )
+
+        coded = Rollout(
+            before.replace(observation=_numbers(rollout.extras)),
+            rollout.action,
+            after.replace(observation=_numbers(jax.lax.map(encode, after))),
+        )
+        return state.replace(
+            pictures=ring.add(state.pictures, pictures), codes=sequence.add(state.codes, coded)
+        )
 
     def learn_vision(self, state: State, key) -> tuple[State, Metrics]:
-        """One update of V, on pictures from anywhere in the replay."""
-        stream_key, slot_key, loss_key = jax.random.split(key, 3)
-        stream = jax.random.randint(stream_key, (self.vision_batch,), 0, self.num_envs)
-        slot = jax.random.randint(slot_key, stream.shape, 0, state.replay.size[stream])
-        pictures = state.replay.frames.observation[stream, slot]
+        """One update of V, on any of the pictures."""
+        sample_key, loss_key = jax.random.split(key)
+        pictures = ring.sample(state.pictures, sample_key, self.vision_batch)
         return self._update(state, "vision", self.world.vision_loss, loss_key, pictures)
 
-    def encode(self, state: State, key) -> tuple[State, Metrics]:
-        """What V makes of every picture in the replay. Who was the fittest is open again."""
-        world, frames = state.params["world"], state.replay.frames.observation
-        one = lambda picture: self.world.encode(world, picture[None])  # noqa: E731
-        codes = jax.lax.map(
-            one, frames.reshape(-1, *frames.shape[2:]), batch_size=self.vision_batch
-        )
-        codes = jax.tree.map(lambda new, old: new.reshape(old.shape), codes, state.codes)
-        fitness = Champion.of(None).fitness
-        return state.replace(codes=codes, fitness=fitness), {"frames": state.replay.size.sum()}
+    def forget(self, state: State, key) -> tuple[State, Metrics]:
+        """V is another: its old codes mean nothing, and who was the fittest is open again."""
+        none = jnp.zeros_like(state.codes.head)
+        codes = state.codes.replace(head=none, fresh=none)
+        return state.replace(codes=codes, fitness=Champion.of(None).fitness), {}
 
     def learn_memory(self, state: State, key) -> tuple[State, Metrics]:
         """One update of M, on one batch of sequences."""
         sample_key, loss_key = jax.random.split(key)
-        replay, frames, place = sequence.sample(
-            state.replay, sample_key, self.memory_batch, self.memory_length + 1
+        codes, frames, _ = sequence.sample(
+            state.codes, sample_key, self.memory_batch, self.memory_length + 1
         )
-        codes = jax.tree.map(lambda leaf: leaf[place.stream, place.slot], state.codes)
-        state = state.replace(replay=replay)
-        return self._update(state, "memory", self.world.memory_loss, loss_key, frames, codes)
+        state, code = state.replace(codes=codes), _code(frames.observation)
+        return self._update(state, "memory", self.world.memory_loss, loss_key, frames, code)
 
     def _update(self, state, part: str, loss, *inputs):
         """`state` after a step down the gradient of `loss` of one part of the world."""
@@ -401,28 +423,30 @@ class WorldModels:
     def begin(self, state: State, key, number: int) -> Latent:
         """The beginnings of episodes that were seen, any of them; latents `[number, ...]`."""
         choose_key, see_key = jax.random.split(key)
-        frames, size = state.replay.frames, state.replay.size
+        frames, size = state.codes.frames, state.codes.size
         held = jnp.arange(frames.reward.shape[1]) < size[:, None]
         first = frames.is_first & held
         first = jnp.where(first.any(), first, held).ravel()  # none: the replay forgot them all
         count = jnp.cumsum(first)
         which = jax.random.randint(choose_key, (number,), 1, count[-1] + 1)
         place = jnp.searchsorted(count, which)
-        code = jax.tree.map(lambda leaf: leaf.reshape(-1, self.latents)[place], state.codes)
+        code = _code(frames.observation.reshape(first.size, -1)[place])
         return self.world.start(code.sample(see_key), jnp.ones(number, bool))
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
-        collect = steps // (self.rounds * self.num_envs * ROLLOUT)
+        look = -(-self.pictures // (self.num_envs * ROLLOUT))
+        collect = steps // (self.rounds * self.num_envs * ROLLOUT) - look
         if collect * ROLLOUT <= self.memory_length:
-            least = (self.memory_length // ROLLOUT + 1) * ROLLOUT * self.num_envs * self.rounds
+            least = (look + self.memory_length // ROLLOUT + 1) * ROLLOUT * self.num_envs
             raise UsageError(
-                f"These sizes need at least {least} steps for each repeat of an action; got "
-                f"{steps}."
+                f"These sizes need at least {self.rounds * least} steps for each repeat of an "
+                f"action; got {steps}."
             )
         plan = (
-            Phase("collect", collect, ROLLOUT, learn=""),
+            Phase("look", look, ROLLOUT, learn=""),
             Phase("vision", self.vision_updates, 0, learn="learn_vision"),
-            Phase("encode", 1, 0, learn="encode"),
+            Phase("forget", 1, 0, learn="forget"),
+            Phase("collect", collect, ROLLOUT, learn=""),
             Phase("memory", self.memory_updates, 0, learn="learn_memory"),
             Phase("controller", self.generations // self.check_every, 0, learn="evolve"),
         )
@@ -434,3 +458,12 @@ class WorldModels:
             for number in range(1, self.rounds + 1)
             for phase in plan
         )
+
+
+def _numbers(code: Code):
+    """A code as the replay keeps it, `[..., 2 Z]`."""
+    return jnp.concatenate([code.mean, code.log_var], axis=-1)
+
+
+def _code(numbers) -> Code:
+    return Code(*jnp.split(numbers, 2, axis=-1))

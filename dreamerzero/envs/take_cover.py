@@ -26,7 +26,7 @@ HALF_WIDTH, DEPTH = 6.0, 10.0
 MONSTER_DEPTH = 9.0
 FLOOR, CEILING = -1.2, 1.8
 """Their heights above the player's eyes (m)."""
-BALL_HEIGHT, BALL_RADIUS = -0.2, 0.3
+BALL_HEIGHT, BALL_RADIUS = -0.2, 0.5
 PIXEL = 2 / SIDE
 """The side of a pixel (m at a distance of 1 m): the view is 90° wide."""
 
@@ -60,12 +60,12 @@ class EnvParams(environment.EnvParams):
     """A ball hits whoever is nearer than this when it arrives (m)."""
     flight: float = 1.3
     """Of a ball, from monster to player (s)."""
-    spread: float = 1.5
+    spread: float = 2.0
     """Aims are up to this far from the player (m)."""
-    interval: float = 4.0
+    interval: float = 5.0
     """From one monster's coming to the next one's (s)."""
     shortest_wait: float = 0.5
-    longest_wait: float = 2.0
+    longest_wait: float = 0.7
     """Of a monster before a throw (s)."""
     tau: float = 1 / 35
     """Seconds a step."""
@@ -188,6 +188,6 @@ def room(right, up, position):
     across = position + right * depth
     # A wall lies in the middle of a square, so that rounding does not speckle it.
     odd = (jnp.floor((across + 1.0) / 2.0) + jnp.floor((depth + 1.0) / 2.0)) % 2
-    light = 0.35 * odd + 0.65 * (1.0 - depth / DEPTH)
+    light = 0.15 * odd + 0.65 * (1.0 - depth / DEPTH)
     floor = ((level < wall) & (up < 0)).astype(jnp.float32)
     return mix(floor, mix(light, WALL, LIGHT_WALL), mix(light, FLOOR_TILE, LIGHT_FLOOR_TILE))

@@ -113,8 +113,13 @@ class VisionMemory:
 
     def observe(self, params, key, latent, action, observation, is_first) -> Latent:
         """Takes in one observation `[B, ...]`; `action` is the one that led to it."""
+        z = self.encode(params, observation).sample(key)
+        return self.follow(params, latent, action, z, is_first)
+
+    def follow(self, params, latent, action, z, is_first) -> Latent:
+        """What `action` led to, where `z [B, Z]` is seen."""
         state, _ = self._remember(params, latent, action)
-        return self.start(self.encode(params, observation).sample(key), is_first, state)
+        return self.start(z, is_first, state)
 
     def start(self, z, is_first, state=None) -> Latent:
         """The latent that sees `z [B, Z]`, with what was remembered in `state` unless it begins."""

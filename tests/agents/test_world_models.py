@@ -9,12 +9,14 @@ import pytest
 from dreamerzero import agents, envs
 from dreamerzero.agents.world_models import ROLLOUT, WorldModels
 from dreamerzero.planning import Champion
+from dreamerzero.replay import sequence
 from dreamerzero.training import program
 from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, UsageError
-from dreamerzero.worlds.vision_memory import Code, Latent, VisionMemory
+from dreamerzero.worlds.vision_memory import Latent, VisionMemory
 
 SMALL = {
     "num_envs": 2,
+    "pictures": 50,
     "capacity": 200,
     "latents": 3,
     "depth": 1,
@@ -125,23 +127,21 @@ def test_noise_is_slow_as_wide_as_asked_and_only_there_to_explore():
 def seen(agent, seed=0):
     """A state whose replay holds some frames, and whose codes are known: hardly any noise."""
     state, rng = fresh(agent), np.random.default_rng(seed)
-    shape = state.replay.frames.reward.shape
-    size = jnp.array([70, 40])
-    first = jnp.asarray(rng.uniform(size=shape) < 0.1)
-    frames = state.replay.frames.replace(is_first=first)
-    mean = jnp.float32(rng.normal(size=(*shape, agent.latents)))
-    return state.replace(
-        replay=state.replay.replace(frames=frames, head=size),
-        codes=Code(mean, jnp.full(mean.shape, -60.0)),
-    )
+    frames = state.codes.frames
+    first = jnp.asarray(rng.uniform(size=frames.reward.shape) < 0.1)
+    mean = jnp.float32(rng.normal(size=(*first.shape, agent.latents)))
+    numbers = jnp.concatenate([mean, jnp.full(mean.shape, -60.0)], axis=-1)
+    frames = frames.replace(is_first=first, observation=numbers)
+    return state.replace(codes=state.codes.replace(frames=frames, head=jnp.array([70, 40])))
 
 
 def test_dreams_begin_where_episodes_did():
     agent = small()
     state = seen(agent)
-    frames = state.replay.frames
+    frames = state.codes.frames
     held = np.arange(100) < np.array([[70], [40]])
-    allowed = np.asarray(state.codes.mean)[np.asarray(frames.is_first) & held]
+    mean = np.asarray(frames.observation)[..., : agent.latents]
+    allowed = mean[np.asarray(frames.is_first) & held]
     begin = jax.jit(agent.begin, static_argnums=2)
     start = begin(state, jax.random.key(0), 400)
     distance = abs(np.asarray(start.z)[:, None] - allowed).max(axis=-1)
@@ -150,9 +150,9 @@ def test_dreams_begin_where_episodes_did():
     assert len(nearest) == len(allowed) and counts.max() < 4 * 400 / len(allowed)
     assert start.first.all() and not start.hidden.any() and not start.cell.any()
     forgotten = frames.replace(is_first=jnp.zeros_like(frames.is_first))
-    state = state.replace(replay=state.replay.replace(frames=forgotten))
+    state = state.replace(codes=state.codes.replace(frames=forgotten))
     anywhere = begin(state, jax.random.key(0), 400)
-    distance = abs(np.asarray(anywhere.z)[:, None] - np.asarray(state.codes.mean)[held])
+    distance = abs(np.asarray(anywhere.z)[:, None] - mean[held])
     assert distance.max(axis=-1).min(axis=1).max() < 1e-5
 
 
@@ -192,11 +192,39 @@ def test_who_was_the_fittest_stays_until_the_world_is_another(monkeypatch):
     state = seen(agent).replace(fitness=jnp.float32(-0.001))
     kept, _ = agent.evolve(state.replace(search=state.search.replace(mean=jnp.ones(8))), key(0))
     assert (kept.params["controller"] == 0.0).all() and kept.fitness == state.fitness
-    state, metrics = jax.jit(agent.encode)(state, key(1))
-    assert state.fitness == Champion.of(None).fitness and metrics["frames"] == 110
-    expected = agent.world.encode(state.params["world"], state.replay.frames.observation[1, 5:7])
-    np.testing.assert_allclose(state.codes.mean[1, 5:7], expected.mean, atol=1e-5)
-    np.testing.assert_allclose(state.codes.log_var[1, 5:7], expected.log_var, atol=1e-5)
+    state, _ = jax.jit(agent.forget)(state, key(1))
+    assert state.fitness == Champion.of(None).fitness and (state.codes.size == 0).all()
+
+
+def test_what_is_kept_are_pictures_and_their_codes():
+    """Ends too, which nobody acts upon."""
+    env, agent = envs.make("CartPole-pixels"), small("CartPole-pixels")
+    state = program.start(agent, env, key(0))
+    phase, *_ = agent.phases(200)
+    collect = jax.jit(partial(program.collect, agent, env, phase))
+    rollouts, replay = [], sequence.init(agent.spec, 2, 200)
+    for _ in range(3):
+        state, rollout, _ = collect(state)
+        state = state.replace(agent=agent.observe(state.agent, rollout))
+        replay = sequence.add(replay, rollout.replace(extras=None))
+        rollouts.append(rollout.timestep.observation.reshape(-1, 64, 64, 3))
+    assert replay.frames.is_last.any()
+    pictures = np.concatenate(rollouts)[-50:]
+    order = np.arange(120 - 50, 120) % 50
+    np.testing.assert_array_equal(state.agent.pictures.items[order], pictures)
+    for stream, size in enumerate(np.asarray(replay.size)):
+        seen = replay.frames.observation[stream, :size]
+        code = agent.world.encode(state.agent.params["world"], seen)
+        expected = np.concatenate([code.mean, code.log_var], axis=-1)
+        np.testing.assert_allclose(
+            state.agent.codes.frames.observation[stream, :size], expected, atol=1e-5
+        )
+    same = jax.tree.map(
+        lambda a, b: bool((a == b).all()),
+        replay.frames.replace(observation=None),
+        state.agent.codes.frames.replace(observation=None),
+    )
+    assert all(jax.tree.leaves(same))
 
 
 def key(seed):
@@ -211,20 +239,23 @@ def test_the_plan_is_see_then_foretell_then_evolve(rounds):
     assert [phase.learn for phase in plan] == rounds * [
         "",
         "learn_vision",
-        "encode",
+        "forget",
+        "",
         "learn_memory",
         "evolve",
     ]
     assert len({phase.name for phase in plan}) == len(plan)
-    collect, vision, encode, memory, controller = plan[-5:]
-    assert collect.collect == ROLLOUT and collect.iterations == 2000 // (rounds * 2 * ROLLOUT)
-    assert (vision.iterations, encode.iterations, memory.iterations) == (4, 1, 4)
+    look, vision, forget, collect, memory, controller = plan[-6:]
+    assert look.collect == collect.collect == ROLLOUT
+    assert look.iterations == 2  # enough for 50 pictures
+    assert look.iterations + collect.iterations == 2000 // (rounds * 2 * ROLLOUT)
+    assert (vision.iterations, forget.iterations, memory.iterations) == (4, 1, 4)
     assert controller.iterations * agent.check_every == agent.generations
-    assert not any(phase.collect for phase in (vision, encode, memory, controller))
+    assert not any(phase.collect for phase in (vision, forget, memory, controller))
     untrained = small(rounds=rounds, memory_updates=0).phases(2000)
     assert "learn_memory" not in [phase.learn for phase in untrained]
-    with pytest.raises(UsageError, match=f"at least {40 * rounds} steps"):
-        agent.phases(40 * rounds - 1)
+    with pytest.raises(UsageError, match=f"at least {120 * rounds} steps"):
+        agent.phases(120 * rounds - 1)
 
 
 def test_everything_is_learnt():
@@ -236,7 +267,7 @@ def test_everything_is_learnt():
             lambda new, old: bool((new != old).any()), state.agent.params[part], start[part]
         )
         assert all(jax.tree.leaves(moved))
-    assert set(metrics) == {"collect", "vision", "encode", "memory", "controller"}
+    assert set(metrics) == {phase.name for phase in agent.phases(200)}
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(metrics))
 
 
@@ -273,6 +304,7 @@ def test_discrete_actions_are_the_largest_of_what_the_controller_says():
         ("Pendulum-pixels", {"population": 3}, "population is 4 or more"),
         ("Pendulum-pixels", {"capacity": 20}, "capacity 20 over 2 environments leaves 10"),
         ("Pendulum-pixels", {"rounds": 0}, "rounds is at least 1"),
+        ("Pendulum-pixels", {"pictures": 39}, "at least 20 for each of 2 environments; got 39"),
     ],
 )
 def test_what_it_cannot_do_is_refused(name, fields, message):

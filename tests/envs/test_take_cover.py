@@ -20,6 +20,10 @@ def uniform(key, state):
     return jax.random.uniform(key, (1,), minval=-1.0)
 
 
+def to_the_wall(key, state):
+    return jnp.ones(1)
+
+
 def dodger(key, state):
     """Knows where balls will land, and runs from the nearest ones."""
     offset = state.aim - state.position - 0.1 * state.speed
@@ -68,7 +72,7 @@ def test_spec():
     assert ENV.spec.action == Box((1,), "float32", -1.0, 1.0)
 
 
-@pytest.mark.parametrize("policy", [uniform, dodger])
+@pytest.mark.parametrize("policy", [uniform, to_the_wall, dodger])
 def test_the_rules_against_a_loop(policy):
     before, after, action, (reward, terminated, _) = episodes(policy)
     throws = landings = walls = 0
@@ -89,17 +93,17 @@ def test_the_rules_against_a_loop(policy):
             clock = state.clock + np.float32(1 / 35)
             thrown, landed = (state.clock < 0) & (clock >= 0), clock >= np.float32(1.3)
             error = np.abs(then.aim - then.position)
-            assert np.all(error[thrown] <= 1.5 + 1e-5) and np.all(np.abs(then.aim) <= 5.5)
+            assert np.all(error[thrown] <= 2.0 + 1e-5) and np.all(np.abs(then.aim) <= 5.5)
             np.testing.assert_array_equal(then.aim[~thrown], state.aim[~thrown])
             hit = np.any(error[landed] < 0.6)
             assert terminated[lane, step] == hit
             assert reward[lane, step] == 1.0 - hit
             gone = landed & (not hit)
             np.testing.assert_allclose(then.clock[~gone], clock[~gone], atol=1e-5)
-            assert np.all((then.clock[gone] >= -2.0) & (then.clock[gone] <= -0.5))
+            assert np.all((then.clock[gone] >= -0.7) & (then.clock[gone] <= -0.5))
             throws, landings = throws + thrown.sum(), landings + landed.sum()
     assert throws > 20 and landings > 20
-    assert walls > 0 or policy is uniform
+    assert walls > 0 or policy is not to_the_wall
 
 
 def test_chance_survives_a_tenth_and_foresight_more():
@@ -176,12 +180,12 @@ def test_a_ball_is_where_it_flies_and_grows(part, position):
     image = picture(position=position, home=1.0, aim=0.2, clock=1.3 * part)
     distance = 9.0 * (1 - part)
     x = 1.0 + part * (0.2 - 1.0) - position
-    column, row, radius = 32 * np.array([1 + x / distance, 1 + 0.2 / distance, 0.3 / distance])
+    column, row, radius = 32 * np.array([1 + x / distance, 1 + 0.2 / distance, 0.5 / distance])
     fire = burning(image)
     rows, columns = np.nonzero(fire)
     assert abs(columns.mean() + 0.5 - column) < 0.6 and abs(rows.mean() + 0.5 - row) < 0.6
     assert fire.sum() == pytest.approx(np.pi * radius**2, rel=0.15, abs=3)
-    if radius > 3:
+    if radius > 4:
         assert np.all(image[int(row), int(column)] == CORE)
         assert np.all(image[int(row), int(column + 0.75 * radius)] == FIRE)
 
@@ -193,14 +197,14 @@ def test_there_is_no_fire_before_a_throw():
 
 @pytest.mark.parametrize("number", [0, 1, 5, 11])
 def test_monsters_come_one_by_one(number):
-    """Every 4 s; the others stand far to the right."""
+    """Every 5 s; the others stand far to the right."""
     state, _ = reset(jax.random.key(0))
     state = state.replace(home=jnp.full(MONSTERS, 4.9).at[number].set(-2.0))
     row, column = int(32 + 32 * 0.5 / 9), int(32 - 32 * 2 / 9)
-    for time in (max(0, 140 * number - 1), 140 * number + 1, 2100):
+    for time in (max(0, 175 * number - 1), 175 * number + 1, 2100):
         image = np.asarray(paint(state.replace(time=jnp.int32(time)), PARAMS)).astype(int)
         green = np.abs(image[row, column] - MONSTER).max() < 5
-        assert green == (time / 35 >= 4 * number)
+        assert green == (time / 35 >= 5 * number)
 
 
 def test_the_view_moves_with_the_player_and_not_with_the_speed():

@@ -31,10 +31,9 @@ demo: $(STAMP)
 	@$(BIN)/dreamerzero eval runs/demo --episodes 32 --video runs/demo/video.gif
 	@echo "See runs/demo: curve.png, video.gif, dream.png, summary.json"
 
-# A file's tests share what they trained, so each file has one process.
+# A file's tests share what they trained, so each file has one process. One can take 6 GB.
 test: $(STAMP)
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --nbmake \
-	  tests notebooks
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --nbmake tests notebooks
 
 lint: $(STAMP)
 	@$(BIN)/ruff check -q .

@@ -174,7 +174,7 @@ class WorldModels:
             "pictures": 20_000,
             "capacity": 500_000,
             "depth": 8,
-            "vision_updates": 3_000,
+            "vision_updates": 2_000,
             "vision_batch": 64,
             "memory_updates": 2_000,
             "memory_batch": 16,
@@ -187,6 +187,7 @@ class WorldModels:
             "vision_rate": 1e-3,
             # With the paper's .5 a V this small has so much noise in z that balls are lost in it.
             "free_nats": 1.5,
+            "persistence": 0.95,
         },
         "paper-driving": {},
         "paper-doom": {

@@ -5,8 +5,9 @@ trained (Ha & Schmidhuber 2018): actions, rewards, ends and the length of a step
 
 The room is 12 m wide, x from −6 to 6, and 10 m deep. The player moves along its near side, the
 monsters stand along the far one. Another comes every few seconds, and each throws its next ball
-some time after its last one has arrived. A ball flies straight to about where the player was when
-it was thrown. Where that is can be told from two pictures, not from one.
+some time after its last one has arrived; until then it grows in the monster's hands. A ball flies
+straight to about where the player was when it was thrown. Where that is can be told from two
+pictures, not from one.
 """
 
 from __future__ import annotations
@@ -164,12 +165,15 @@ def draw(state, params):
     part = jnp.clip(state.clock / params.flight, 0.0, 1.0)
     depth = jnp.maximum(MONSTER_DEPTH * (1.0 - part), 0.05)
     x = (state.home + part * (state.aim - state.home) - state.position) / depth
-    x, y, radius = (a[:, None, None] for a in (x, BALL_HEIGHT / depth, BALL_RADIUS / depth))
+    # Before a throw the ball grows in the monster's hands.
+    radius = BALL_RADIUS * jnp.clip(1.0 + state.clock / params.longest_wait, 0.0, 1.0)
+    x, y, radius = (a[:, None, None] for a in (x, BALL_HEIGHT / depth, radius / depth))
     ball = jnp.sqrt((right - x) ** 2 + (up - y) ** 2) - radius
+    shown = state.clock >= -params.longest_wait
     return paint(
         (nearest(body, come), MONSTER),
-        (nearest(ball, state.clock >= 0.0), FIRE),
-        (nearest(ball + radius / 2, state.clock >= 0.0), CORE),
+        (nearest(ball, shown), FIRE),
+        (nearest(ball + radius / 2, shown), CORE),
         pixel=PIXEL,
         on=room(right, up, state.position),
     )

@@ -190,16 +190,20 @@ def test_a_ball_is_where_it_flies_and_grows(part, position):
         assert np.all(image[int(row), int(column + 0.75 * radius)] == FIRE)
 
 
-def test_there_is_no_fire_before_a_throw():
-    assert not burning(picture(clock=-0.01)).any()
-    assert burning(picture(clock=0.01)).any()
+def test_a_ball_grows_in_the_monsters_hands_before_it_is_thrown():
+    sizes = [burning(picture(clock=clock)).sum() for clock in (-0.71, -0.35, -0.1, 0.0)]
+    assert sizes[0] == 0 and sizes == sorted(sizes) and sizes[1] < sizes[2] < sizes[3]
+    held, thrown = (burning(picture(home=2.0, clock=clock)) for clock in (-0.01, 0.01))
+    columns = [np.nonzero(fire)[1].mean() + 0.5 for fire in (held, thrown)]
+    np.testing.assert_allclose(columns, 32 * (1 + 2.0 / 9.0), atol=0.6)
 
 
 @pytest.mark.parametrize("number", [0, 1, 5, 11])
 def test_monsters_come_one_by_one(number):
     """Every 5 s; the others stand far to the right."""
     state, _ = reset(jax.random.key(0))
-    state = state.replace(home=jnp.full(MONSTERS, 4.9).at[number].set(-2.0))
+    home, long = jnp.full(MONSTERS, 4.9).at[number].set(-2.0), jnp.full(MONSTERS, -9.0)
+    state = state.replace(home=home, clock=long)  # nothing in their hands yet
     row, column = int(32 + 32 * 0.5 / 9), int(32 - 32 * 2 / 9)
     for time in (max(0, 175 * number - 1), 175 * number + 1, 2100):
         image = np.asarray(paint(state.replace(time=jnp.int32(time)), PARAMS)).astype(int)

@@ -332,19 +332,19 @@ class WorldModels:
         before, after = rollout.timestep, rollout.next_timestep
         pictures = before.observation.reshape(-1, *before.observation.shape[2:])
 
-        def encode(after):
-            """Only ends need it: what else comes after is what is seen before the next step."""
-            code = jax.eval_shape(self.world.encode, state.params["world"], after.observation)
+        def encode(step):
+            """Of what comes after, only ends are kept: where there are none any code will do."""
+            after, code = step
             return jax.lax.cond(
                 after.is_last.any(),
                 lambda: self.world.encode(state.params["world"], after.observation),
-                lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), code),
+                lambda: code,
             )
 
         coded = Rollout(
             before.replace(observation=_numbers(rollout.extras)),
             rollout.action,
-            after.replace(observation=_numbers(jax.lax.map(encode, after))),
+            after.replace(observation=_numbers(jax.lax.map(encode, (after, rollout.extras)))),
         )
         return state.replace(
             pictures=ring.add(state.pictures, pictures), codes=sequence.add(state.codes, coded)

@@ -9,8 +9,7 @@ one evaluation too long.
 
 from __future__ import annotations
 
-import json
-
+import learning
 import numpy as np
 from common import RESULTS, report
 from matplotlib.figure import Figure
@@ -22,41 +21,37 @@ SOURCES = ("yardstick", "ensemble", "dreamer", "muzero")
 THRESHOLDS = {"CartPole-v1": 475.0, "Pendulum-v1": -200.0, "CartPoleSwingup-v0": 700.0}
 # Parts of an agent, or the same one otherwise, belong to the tables of their own scripts.
 LEFT_OUT = ("dqn-plain", "efficientzero-no-", "mbpo-k")
+COLUMNS = ("env", "agent", "seeds", "threshold", "all seeds at", "of")
 
 
 def main():
     curves = {}
     for source in SOURCES:
-        curves |= json.loads((RESULTS / f"{source}_learning.json").read_text())["curves"]
+        curves |= learning.recorded(f"{source}_learning", "curves")
     tasks = {env: by_agent(curves, env) for env in THRESHOLDS}
     rows = [
-        row(env, agent, *curve) for env, agents in tasks.items() for agent, curve in agents.items()
+        row(env, agent, evaluations)
+        for env, agents in tasks.items()
+        for agent, evaluations in agents.items()
     ]
     draw(tasks, rows)
     report("sample_efficiency", rows)
 
 
 def by_agent(curves: dict, env: str) -> dict:
-    """Of each agent that has learnt there: steps `[T]`, and returns of each seed `[K, T]`."""
+    """The evaluations of each agent that has learnt there."""
     found = {}
     for task, evaluations in curves.items():
         agent = task.removesuffix(f"-{env}")
         if agent != task and not agent.startswith(LEFT_OUT):
-            steps = np.array([evaluation["step"] for evaluation in evaluations])
-            found[agent] = steps, np.array([evaluation["returns"] for evaluation in evaluations]).T
+            found[agent] = evaluations
     return found
 
 
-def row(env: str, agent: str, steps, returns) -> dict:
-    reached = returns.min(axis=0) >= THRESHOLDS[env]
-    return {
-        "env": env,
-        "agent": agent,
-        "seeds": len(returns),
-        "threshold": THRESHOLDS[env],
-        "all seeds at": int(steps[reached.argmax()]) if reached.any() else None,
-        "of": int(steps[-1]),
-    }
+def row(env: str, agent: str, evaluations: list[dict]) -> dict:
+    task = learning.Task(agent, env, evaluations[-1]["step"], THRESHOLDS[env])
+    found = learning.row(task, evaluations)
+    return {column: found[column] for column in COLUMNS}
 
 
 def draw(tasks: dict, rows: list[dict]) -> None:
@@ -65,7 +60,9 @@ def draw(tasks: dict, rows: list[dict]) -> None:
         bars = [row for row in rows if row["env"] == env]
         for place, bar in enumerate(bars):
             colour = f"C{place}"  # the bar's name is the curve's
-            steps, returns = agents[bar["agent"]]
+            evaluations = agents[bar["agent"]]
+            steps = [evaluation["step"] for evaluation in evaluations]
+            returns = np.array([evaluation["returns"] for evaluation in evaluations]).T
             above.plot(steps, returns.mean(axis=0), color=colour, marker=".")
             above.fill_between(steps, *bootstrap_interval(returns), color=colour, alpha=0.15, lw=0)
             if steps := bar["all seeds at"]:

@@ -40,7 +40,7 @@ def main():
     )
     collect, vision, _, _, memory, _ = agent.phases(20_000)
     state = jax.jit(partial(program.start, agent, env))(jax.random.key(0))
-    for _ in range(2):  # enough for sequences
+    for _ in range(3):  # 300 frames of each environment: a sequence has 257
         state = run(agent, env, collect._replace(iterations=ITERATIONS), state)
     rows = [
         measure("frames collected", agent.num_envs * collect.collect, collect, agent, env, state),

@@ -76,6 +76,7 @@ class EnvSpec:
     players: int = 1
     symmetries: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
     termination: Callable | None = None
+    action_repeat: int = 1  # steps of the environment for each action
 
     @property
     def sign(self) -> float:

@@ -13,16 +13,16 @@ One after the other, each until it is done; `rounds` begins anew with what C the
 Before it in the lineage: PETS, which plans in the world it learns and keeps no policy. After it:
 PlaNet and the Dreamers, which learn V and M as one and their actors by gradients.
 
-Different from the paper: C is always evolved in dreams, which it did for Doom; for driving too, M
-foretells rewards. Ends are weighed by their probability, not drawn. All candidates of a generation
-dream from the same beginnings with the same luck. V and M learn from different episodes: once V is
-learnt, only its codes of what follows are kept, which take 1/50 of the room.
+Different from the paper: C is evolved in dreams, which it did for Doom, and if asked to in the real
+environment thereafter; for driving too, M foretells rewards. Ends of dreams are weighed by their
+probability, not drawn. All candidates of a generation have the same beginnings and the same luck.
+V and M learn from different episodes: once V is learnt, only its codes of what follows are kept,
+which take 1/50 of the room.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from dreamerzero import envs
 from dreamerzero.agents import sequences
 from dreamerzero.planning import Champion, Evolution, imagined_return
 from dreamerzero.replay import ring, sequence
@@ -41,6 +42,7 @@ from dreamerzero.types import (
     EnvSpec,
     Metrics,
     Phase,
+    Prediction,
     Rollout,
     TimeStep,
     UsageError,
@@ -65,7 +67,7 @@ class State:
     pictures: ring.Ring
     codes: sequence.SequenceReplay
     search: Any  # CMA-ES's own
-    fitness: jax.Array  # of the fittest
+    fitness: dict[str, jax.Array]  # of the fittest, in the dream and in the real environment
 
 
 @struct.dataclass
@@ -127,13 +129,16 @@ class WorldModels:
     """steps in a sequence"""
 
     generations: int = static(1_800)
-    """generations of C"""
+    """generations of C in dreams"""
+    real_generations: int = static(0)
+    """generations of C after those, in the real environment; it is one inside the program, and what
+    they take there is none of the run's steps"""
     population: int = static(64)
     """candidates in a generation"""
     episodes: int = static(16)
-    """dreams of each candidate"""
+    """dreams, or real episodes, of each candidate"""
     dreamt_steps: int = static(1_000)
-    """steps of a dream, at most"""
+    """steps of each, at most"""
     separable: bool = static(False)
     """evolve with the diagonal of the covariance alone"""
     mirrored: bool = static(False)
@@ -141,7 +146,7 @@ class WorldModels:
     check_every: int = static(25)
     """generations after which their mean is looked at more closely"""
     check_episodes: int = static(1_024)
-    """dreams for that; the fittest of these means acts"""
+    """episodes for that; the fittest of these means acts"""
 
     noise: float = 1.0
     """standard deviation of the noise on C's actions, or on its choices, while collecting"""
@@ -213,6 +218,11 @@ class WorldModels:
         self.evolution.check()
         sequences.check_spaces(self.spec, "world-models")
         sequences.check_choices(self, {"sees": SEES})
+        if self.real_generations and isinstance(self._env, envs.HostEnv):
+            raise UsageError(
+                f"real_generations evolve C inside the program, and {self.spec.name} is stepped by "
+                "Python. Evolve it in dreams: leave real_generations at 0."
+            )
         for field in ("num_envs", "rounds", "vision_batch", "memory_batch", "check_every"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
@@ -243,6 +253,10 @@ class WorldModels:
             done_weight=self.done_weight,
             temperature=self.temperature,
         )
+
+    @property
+    def _env(self):
+        return envs.make(self.spec.name, self.spec.action_repeat)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -286,7 +300,7 @@ class WorldModels:
             pictures=ring.init(picture, self.pictures),
             codes=sequence.init(coded, self.num_envs, self.capacity),
             search=self.evolution.init(controller),
-            fitness=Champion.of(controller).fitness,
+            fitness={place: Champion.of(controller).fitness for place in ("dream", "real")},
         )
 
     def memory(self, batch_size: int) -> Memory:
@@ -360,7 +374,8 @@ class WorldModels:
         """V is another: its old codes mean nothing, and who was the fittest is open again."""
         none = jnp.zeros_like(state.codes.head)
         codes = state.codes.replace(head=none, fresh=none)
-        return state.replace(codes=codes, fitness=Champion.of(None).fitness), {}
+        fitness = dict.fromkeys(state.fitness, Champion.of(None).fitness)
+        return state.replace(codes=codes, fitness=fitness), {}
 
     def learn_memory(self, state: State, key) -> tuple[State, Metrics]:
         """One update of M, on one batch of sequences."""
@@ -383,43 +398,85 @@ class WorldModels:
             params=state.params | {"world": world}, optimiser=state.optimiser | {part: optimiser}
         ), metrics | {"grad_norm": optax.tree.norm(grads)}
 
-    def evolve(self, state: State, key) -> tuple[State, Metrics]:
-        """`check_every` generations of C, and a closer look at their mean."""
+    def evolve(self, state: State, key, place: str = "dream") -> tuple[State, Metrics]:
+        """`check_every` generations of C in the dream, and a closer look at their mean."""
         evolve_key, check_key = jax.random.split(key)
 
         def generation(search, key):
             ask_key, dream_key = jax.random.split(key)
             candidates, search = self.evolution.ask(ask_key, search)
-            fitness, steps = self.fitness(state, dream_key, candidates, self.episodes)
+            fitness, steps = self.fitness(state, dream_key, candidates, self.episodes, place)
             search = self.evolution.tell(search, candidates, fitness)
-            means = {"dream_return": fitness.mean(), "dream_return_best": fitness.max()}
-            return search, means | {"dream_steps": steps, "sigma": search.std}
+            means = {"return": fitness.mean(), "return_best": fitness.max(), "steps": steps}
+            return search, means | {"sigma": search.std}
 
         search, metrics = jax.lax.scan(
             generation, state.search, jax.random.split(evolve_key, self.check_every)
         )
-        (fitness,), _ = self.fitness(state, check_key, search.mean[None], self.check_episodes)
-        champion = Champion(state.params["controller"], state.fitness)
+        mean = search.mean[None]
+        (fitness,), _ = self.fitness(state, check_key, mean, self.check_episodes, place)
+        champion = Champion(state.params["controller"], state.fitness[place])
         champion = champion.challenged(search.mean, fitness)
         metrics = jax.tree.map(jnp.mean, metrics)
-        metrics |= {"dream_return_mean": fitness, "dream_return_champion": champion.fitness}
-        params = state.params | {"controller": champion.params}
-        return state.replace(params=params, search=search, fitness=champion.fitness), metrics
+        metrics |= {"return_mean": fitness, "return_champion": champion.fitness}
+        state = state.replace(
+            params=state.params | {"controller": champion.params},
+            search=search,
+            fitness=state.fitness | {place: champion.fitness},
+        )
+        return state, {f"{place}_{name}": value for name, value in metrics.items()}
 
-    def fitness(self, state: State, key, controllers, episodes: int):
-        """What controllers `[N, D]` earn in dreams, `[N]` means over `episodes`; and the steps of
-        the longest. All have the same beginnings and the same luck."""
-        start_key, dream_key = jax.random.split(key)
-        start, shape = self.begin(state, start_key, episodes), (len(controllers), episodes)
+    def evolve_outside(self, state: State, key) -> tuple[State, Metrics]:
+        """`evolve` in the real environment."""
+        return self.evolve(state, key, place="real")
+
+    def fitness(self, state: State, key, controllers, episodes: int, place: str = "dream"):
+        """What controllers `[N, D]` earn in that place, `[N]` means over `episodes`; and the steps
+        of the longest. All have the same beginnings and the same luck."""
+        start_key, step_key = jax.random.split(key)
+        start, step = {"dream": self.dream, "real": self.reality}[place](state, start_key, episodes)
+        shape = len(controllers), episodes
         returns, steps = imagined_return(
-            dream_key,
-            lambda _, latent: jax.vmap(self.decide)(controllers, latent),
-            jax.vmap(partial(self.world.step, state.params["world"]), (None, 0, 0)),
+            step_key,
+            lambda _, at: jax.vmap(self.decide)(controllers, at[0]),
+            jax.vmap(step, (None, 0, 0)),
             jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*shape, *leaf.shape[1:])), start),
             shape,
             self.dreamt_steps,
         )
         return returns.mean(axis=1), steps
+
+    def dream(self, state: State, key, number: int):
+        """Where `number` dreams begin, the latents and nothing else; and how they go on."""
+
+        def step(key, action, at):
+            prediction, latent = self.world.step(state.params["world"], key, action, at[0])
+            return prediction, (latent,)
+
+        return (self.begin(state, key, number),), step
+
+    def reality(self, state: State, key, number: int):
+        """Where `number` real episodes begin, latents and states of the environment; and how they
+        go on."""
+        env, world = self._env, state.params["world"]
+        reset_key, see_key = jax.random.split(key)
+        env_state, timestep = jax.vmap(env.reset)(jax.random.split(reset_key, number))
+        none = self.memory(number)
+
+        def see(key, latent, action, timestep):
+            return self.world.observe(
+                world, key, latent, action, timestep.observation, timestep.is_first
+            )
+
+        def step(key, action, at):
+            latent, env_state = at
+            step_key, see_key = jax.random.split(key)
+            keys = jax.random.split(step_key, len(action))
+            env_state, timestep, after = jax.vmap(env.step)(keys, env_state, action)
+            latent = see(see_key, latent, action, timestep)
+            return Prediction(after.reward, 1.0 - after.is_last), (latent, env_state)
+
+        return (see(see_key, none.latent, none.action, timestep), env_state), step
 
     def begin(self, state: State, key, number: int) -> Latent:
         """The beginnings of episodes that were seen, any of them; latents `[number, ...]`."""
@@ -450,6 +507,7 @@ class WorldModels:
             Phase("collect", collect, ROLLOUT, learn=""),
             Phase("memory", self.memory_updates, 0, learn="learn_memory"),
             Phase("controller", self.generations // self.check_every, 0, learn="evolve"),
+            Phase("outside", self.real_generations // self.check_every, 0, learn="evolve_outside"),
         )
         plan = [phase for phase in plan if phase.iterations]
         if self.rounds == 1:

@@ -3,6 +3,7 @@ gymnasium's on the host, and yours."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 from numbers import Integral
@@ -74,7 +75,7 @@ def make(env: str | Environment | Env, action_repeat: int | None = None) -> Env 
         return env
     if not isinstance(action_repeat, Integral) or action_repeat < 1:
         raise UsageError(f"action_repeat is {action_repeat}; give an integer from 1.")
-    return env.replace(action_repeat=int(action_repeat))
+    return env.replace(spec=dataclasses.replace(env.spec, action_repeat=int(action_repeat)))
 
 
 def _face(env: str | Environment) -> Env | HostEnv:

@@ -41,11 +41,14 @@ class Env:
     environment: gymnax_api.Environment = static()
     spec: EnvSpec = static()
     params: Any = None
-    action_repeat: int = static(1)
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def action_repeat(self) -> int:
+        return self.spec.action_repeat
 
     def reset(self, key) -> tuple[Any, TimeStep]:
         """Starts an episode: the environment's state and its first `TimeStep`, unbatched."""

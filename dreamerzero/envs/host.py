@@ -38,7 +38,6 @@ class HostEnv:
     """A gymnasium environment by its name: an id, or `module:Class`. Nothing is open yet."""
 
     spec: EnvSpec = static()
-    action_repeat: int = static(1)
 
     frames_per_s: int = static(20)
     """pictures a second that show it at its own speed"""
@@ -46,6 +45,10 @@ class HostEnv:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def action_repeat(self) -> int:
+        return self.spec.action_repeat
 
     def reset(self, key) -> tuple[tuple, TimeStep]:
         """Zeros in the shapes of an episode's start, so that programs can be made for them.

@@ -174,8 +174,8 @@ def test_a_controller_evolves_in_dreams_of_a_perfect_world(monkeypatch):
     assert before < -30 and after > -6
     assert state.params["controller"][0] < -1.0  # against the drift
     assert metrics["dream_return"] > before
-    np.testing.assert_allclose(state.fitness, metrics["dream_return_champion"])
-    np.testing.assert_allclose(after, state.fitness, atol=3.0)
+    np.testing.assert_allclose(state.fitness["dream"], metrics["dream_return_champion"])
+    np.testing.assert_allclose(after, state.fitness["dream"], atol=3.0)
 
 
 def test_all_candidates_have_the_same_luck(monkeypatch):
@@ -189,11 +189,53 @@ def test_all_candidates_have_the_same_luck(monkeypatch):
 def test_who_was_the_fittest_stays_until_the_world_is_another(monkeypatch):
     monkeypatch.setattr(VisionMemory, "step", slope)
     agent = small(sigma=0.0)
-    state = seen(agent).replace(fitness=jnp.float32(-0.001))
+    state = seen(agent)
+    state = state.replace(fitness=state.fitness | {"dream": jnp.float32(-0.001)})
     kept, _ = agent.evolve(state.replace(search=state.search.replace(mean=jnp.ones(8))), key(0))
     assert (kept.params["controller"] == 0.0).all() and kept.fitness == state.fitness
     state, _ = jax.jit(agent.forget)(state, key(1))
-    assert state.fitness == Champion.of(None).fitness and (state.codes.size == 0).all()
+    unknown = Champion.of(None).fitness
+    assert state.fitness == {"dream": unknown, "real": unknown}
+    assert (state.codes.size == 0).all()
+
+
+@pytest.mark.parametrize("name", ["CartPole-pixels", "CarTrack-v0"])
+def test_outside_controllers_earn_what_episodes_pay(name):
+    """Those who always do the same, against a loop over single steps."""
+    env = envs.make(name, action_repeat=2)
+    agent = agents.make("world-models", env, "xs", **(SMALL | {"dreamt_steps": 30}))
+    outputs = agent.layers[-1]
+    says = np.float32([[0.3, -0.2, 0.1][:outputs], [-0.5, 1.0, 0.0][:outputs]])
+    controllers = jnp.zeros((2, agent.evolution.dims)).at[:, -outputs:].set(says)
+    state, reset, step = fresh(agent), jax.jit(env.reset), jax.jit(env.step)
+    evaluate = jax.jit(agent.fitness, static_argnums=(3, 4))
+    fitness, steps = evaluate(state, key(0), controllers, 3, "real")
+
+    start_key, _ = jax.random.split(key(0))
+    reset_key, _ = jax.random.split(start_key)
+    expected, longest = np.zeros((2, 3)), 0
+    for i, said in enumerate(says):
+        action = said.argmax() if isinstance(agent.spec.action, Discrete) else np.tanh(said)
+        for j, start in enumerate(jax.random.split(reset_key, 3)):
+            env_state, _ = reset(start)
+            for time in range(1, 31):
+                env_state, _, after = step(key(1), env_state, action)
+                expected[i, j] += after.reward
+                longest = max(longest, time)
+                if after.is_last:
+                    break
+    np.testing.assert_allclose(fitness, expected.mean(axis=1), rtol=1e-5)
+    assert steps == longest
+
+
+def test_a_controller_evolves_outside_too():
+    agent = small(population=8, episodes=2, dreamt_steps=10, check_every=2, real_generations=2)
+    state = fresh(agent)
+    learnt, metrics = jax.jit(agent.evolve_outside)(state, key(0))
+    assert metrics["real_steps"] == 10 and metrics["real_return_mean"] < 0
+    assert learnt.fitness["real"] == metrics["real_return_champion"]
+    assert learnt.fitness["dream"] == state.fitness["dream"]
+    assert (learnt.params["controller"] != 0.0).any()
 
 
 def test_what_is_kept_are_pictures_and_their_codes():
@@ -252,8 +294,14 @@ def test_the_plan_is_see_then_foretell_then_evolve(rounds):
     assert (vision.iterations, forget.iterations, memory.iterations) == (4, 1, 4)
     assert controller.iterations * agent.check_every == agent.generations
     assert not any(phase.collect for phase in (vision, forget, memory, controller))
-    untrained = small(rounds=rounds, memory_updates=0).phases(2000)
-    assert "learn_memory" not in [phase.learn for phase in untrained]
+    untrained = small(rounds=rounds, memory_updates=0, generations=0, real_generations=6)
+    assert [phase.learn for phase in untrained.phases(2000)] == rounds * [
+        "",
+        "learn_vision",
+        "forget",
+        "",
+        "evolve_outside",
+    ]
     with pytest.raises(UsageError, match=f"at least {120 * rounds} steps"):
         agent.phases(120 * rounds - 1)
 

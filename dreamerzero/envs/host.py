@@ -32,6 +32,11 @@ PREFIX = "gymnasium/"
 GROUPS = {"mujoco": "mujoco", "box2d": "Box2D", "classic_control": "numpy", "toy_text": "numpy"}
 """Parts of gymnasium, which are also extras of this project where they need a module."""
 
+OWN = {"CarRacing-pixels": "box2d"}
+"""This project's own, and the parts that they are made of."""
+
+gymnasium.register("CarRacing-pixels", "dreamerzero.envs.car_racing:CarRacingPixels")
+
 
 @struct.dataclass
 class HostEnv:
@@ -223,6 +228,8 @@ def _hear_mujoco() -> None:
 
 def _group(name: str) -> str | None:
     """The part of gymnasium, of `GROUPS`, that an environment belongs to, if to any."""
+    if name in OWN:
+        return OWN[name]
     registered = gymnasium.registry.get(name.removeprefix(PREFIX))
     entry = registered.entry_point if registered else None
     parts = entry.split(".") if isinstance(entry, str) else []

@@ -14,6 +14,7 @@ from dreamerzero.envs import host
 from dreamerzero.types import Box, Discrete, UsageError
 
 mujoco = pytest.mark.skipif(not importlib.util.find_spec("mujoco"), reason="needs mujoco")
+box2d = pytest.mark.skipif(not importlib.util.find_spec("Box2D"), reason="needs Box2D")
 SEEDS = np.array([[3, 14, 15], [92, 65, 35]])
 
 
@@ -110,6 +111,7 @@ def test_mujoco_has_its_own_names():
         name_of(Clock),
         pytest.param("Hopper-v5", marks=mujoco),
         pytest.param("Humanoid-v5", marks=mujoco),
+        pytest.param("LunarLander-v3", marks=box2d),
     ],
 )
 def test_a_step_is_gymnasiums(name, repeat):
@@ -225,8 +227,29 @@ def test_mistakes_are_explained(name, message):
         envs.make(name)
 
 
+@box2d
+def test_car_racing_is_seen_and_driven_as_in_world_models():
+    several, alone = opened("CarRacing-pixels", SEEDS[:1, :2]), gymnasium.make("CarRacing-v3")
+    assert several.env.spec.observation == Box((64, 64, 3), "uint8", 0.0, 255.0)
+    assert several.env.spec.action == Box((3,), "float32", -1.0, 1.0)
+    assert "CarRacing-pixels" in host.names() and several.dump() is None
+    alone.reset(seed=int(SEEDS[0, 0]))
+    for action in random_actions(several.env.spec, 70, (1, 2)):
+        _, came = several.step(action)
+        steer, gas, brake = np.clip(action[0, 0], -1.0, 1.0)
+        picture, reward, *_ = alone.step(np.array([steer, (gas + 1) / 2, max(brake, 0)]))
+        np.testing.assert_allclose(came.reward[0, 0], reward, rtol=1e-5)
+    # Twelve rows are left out; what is left has the same colours, part by part.
+    small = np.float32(came.observation[0, 0]).reshape(4, 16, 4, 16, 3).mean(axis=(1, 3))
+    whole = np.float32(picture[:84]).reshape(4, 21, 4, 24, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(small, whole, atol=3.0)
+    assert reward > 0 or small.std() > 10
+
+
 def test_a_missing_extra_is_named(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "Box2D", None)
     with pytest.raises(UsageError, match=r'pip install "dreamerzero\[box2d\]"'):
-        envs.make("LunarLander-v3")
-    assert "LunarLander-v3" not in host.names()
+        envs.make("BipedalWalker-v3")
+    assert "BipedalWalker-v3" not in host.names()

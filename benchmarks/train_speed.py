@@ -1,7 +1,8 @@
 """How fast an agent trains: compile seconds, steps and updates each second, peak memory.
 
 The whole training program, for one seed and for eight side by side, and what a seed of eight costs
-compared with a seed alone. Each runs in a process of its own, so that its peak memory is its own.
+compared with a seed alone; and steps alone, without learning, which is self-play for MuZero. Each
+number of seeds runs in a process of its own, so that its peak memory is its own.
 
     python benchmarks/train_speed.py dyna
     python benchmarks/train_speed.py dreamer --env Pendulum-v1 --steps 2000
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 import dreamerzero as dz
+from dreamerzero.training import program
 from dreamerzero.training.lanes import over_lanes
 
 DEFAULTS = {
@@ -44,7 +46,7 @@ def measure(name: str, env_name: str, steps: int, seeds: int) -> dict:
     cpu, wall = time.process_time(), time.perf_counter()
     jax.block_until_ready(train(keys))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    phases = agent.phases(steps)
+    phases, peak = agent.phases(steps), peak_bytes()
     return {
         "seeds": seeds,
         "compile s": compile_s,
@@ -52,8 +54,25 @@ def measure(name: str, env_name: str, steps: int, seeds: int) -> dict:
         "CPU s": cpu,
         "env steps/s": seeds * steps / wall,
         "updates/s": seeds * sum(p.iterations * p.repeats for p in phases if p.learn) / wall,
-        "peak MiB": peak_bytes() / 2**20,
+        "peak MiB": peak / 2**20,
+        "steps/s, learning nothing": acting(agent, env, keys, phases[-1]),
     }
+
+
+def acting(agent, env, keys, phase) -> float:
+    """Environment steps/s of a phase that learns nothing, over all lanes."""
+    phase = phase._replace(learn="", prepare="")
+
+    def act(key):
+        step = lambda state, _: program.iteration(agent, env, phase, state)  # noqa: E731
+        state = program.start(agent, env, key)
+        return jax.lax.scan(step, state, length=phase.iterations)[0]
+
+    act = jax.jit(over_lanes(agent, act)).lower(keys).compile()
+    wall = time.perf_counter()
+    jax.block_until_ready(act(keys))
+    wall = time.perf_counter() - wall
+    return len(keys) * phase.iterations * phase.collect * agent.num_envs / wall
 
 
 def peak_bytes() -> int:

@@ -29,6 +29,8 @@ SPEED = 10  # frames a second: slow enough to compare
 TILE = 160  # pixels along the longer side of a film's tile
 EDGE = 3  # pixels of the border that marks the context
 LEFT, TOP = 84, 26  # room for the names of the rows, and for the caption
+TEMPERATURES = {"cold: 0.1": 0.1, "hot: 1.3": 1.3}
+"""Of further dreams, if those of an agent have a temperature."""
 
 
 def draw(agent, params, env, key, path) -> Path:
@@ -55,7 +57,12 @@ def draw(agent, params, env, key, path) -> Path:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     if films:
-        frames = list(film(env, dream, imagination))
+        imagined = {"imagination": imagination}
+        if hasattr(agent, "temperature"):
+            for name, value in TEMPERATURES.items():
+                other = agent.replace(temperature=value)
+                imagined[name] = jax.device_get(dreams.dream(other, params, env, key, *sizes))[1]
+        frames = list(film(env, dream, imagined))
         pause = [1000 // SPEED] * (len(frames) - 1) + [1500]
         frames[0].save(path, save_all=True, append_images=frames[1:], duration=pause, loop=0)
     else:
@@ -79,7 +86,7 @@ def usual(env) -> str:
     return ".gif" if _shows_images(env) else ".png"
 
 
-def film(env, dream: dreams.Dream, imagination: dreams.Imagination):
+def film(env, dream: dreams.Dream, imagined: dict[str, dreams.Imagination]):
     """One image for each frame: a row for each thing to compare, a column for each episode.
 
     A border marks the context, where the agent sees and the world reconstructs. A tile is blank
@@ -89,37 +96,37 @@ def film(env, dream: dreams.Dream, imagination: dreams.Imagination):
     rows = {
         "truth": dream.observation,
         "prediction": np.concatenate([context, dream.prediction[0]]),
-        "imagination": np.concatenate([context, imagination.observation[0]]),
     }
-    dreamt = np.concatenate([dream.under_way[:CONTEXT], imagination.going_on[0] > 0.5])
-    shown = dict.fromkeys(rows, dream.under_way) | {"imagination": dreamt}
     if _shows_images(env):
         difference = np.abs(rows["prediction"] - rows["truth"])
         rows["error"] = env.spec.observation.low + difference
-        shown["error"] = dream.under_way
-    order = [name for name in ("truth", "prediction", "error", "imagination") if name in rows]
+    shown = dict.fromkeys(rows, dream.under_way)
+    for name, imagination in imagined.items():
+        rows[name] = np.concatenate([context, imagination.observation[0]])
+        goes_on = imagination.going_on[0] > 0.5
+        shown[name] = np.concatenate([dream.under_way[:CONTEXT], goes_on])
     paint = partial(cells, side=TILE) if _shows_images(env) else painter(env)[0]
     length = np.flatnonzero(np.any([mask.any(axis=1) for mask in shown.values()], axis=0))[-1] + 1
-    stack = np.stack([rows[name][:length] for name in order], axis=1)  # [F, rows, B, ...]
+    stack = np.stack([row[:length] for row in rows.values()], axis=1)  # [F, rows, B, ...]
     if env.spec.observation.dtype == "uint8":
         stack = np.clip(np.round(stack), 0, 255).astype(np.uint8)
     images = paint(stack.reshape(-1, *stack.shape[3:]))
-    visible = np.stack([shown[name][:length] for name in order], axis=1)
+    visible = np.stack([mask[:length] for mask in shown.values()], axis=1)
     for frame in range(length):
-        yield _sheet(env, frame, order, visible[frame], images)
+        yield _sheet(env, frame, list(rows), visible[frame], images)
 
 
-def _sheet(env, frame: int, order: list[str], visible, images) -> Image.Image:
+def _sheet(env, frame: int, names: list[str], visible, images) -> Image.Image:
     """The next tiles from `images`, where they are `visible [rows, B]`."""
     font = ImageFont.load_default(size=13)
     sheet = None
-    for row, name in enumerate(order):
+    for row, name in enumerate(names):
         for column, alive in enumerate(visible[row]):
             tile = next(images)
             tile.thumbnail((TILE, TILE), Image.Resampling.BOX)
             width, height = tile.width + 2 * EDGE + 2, tile.height + 2 * EDGE + 2
             if sheet is None:
-                size = max(LEFT + width * visible.shape[1], 300), TOP + height * len(order)
+                size = max(LEFT + width * visible.shape[1], 300), TOP + height * len(names)
                 sheet = Image.new("RGB", size, PAPER)
                 pen = ImageDraw.Draw(sheet)
             left, top = LEFT + column * width, TOP + row * height

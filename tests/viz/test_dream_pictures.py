@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from dreamerzero import envs
+from dreamerzero.agents.world_models import WorldModels
 from dreamerzero.training.dreams import CONTEXT, STEPS, Dream, Imagination
 from dreamerzero.types import Discrete, UsageError
 from dreamerzero.viz import dreams
@@ -42,12 +43,12 @@ def made_up(env, episodes, futures, length=STEPS, dreamt=FUTURE):
 def drawn(monkeypatch, tmp_path):
     """Draws made-up dreams of an environment into a file, and opens it."""
 
-    def draw(name, suffix, **lengths):
+    def draw(name, suffix, agent=None, **lengths):
         env = envs.make(name)
         monkeypatch.setattr(
             dreams.dreams, "dream", lambda a, p, env, key, *sizes: made_up(env, *sizes, **lengths)
         )
-        return Image.open(dreams.draw(None, None, env, None, tmp_path / f"dream{suffix}"))
+        return Image.open(dreams.draw(agent, None, env, None, tmp_path / f"dream{suffix}"))
 
     return draw
 
@@ -59,6 +60,12 @@ def test_images_become_a_film_until_truth_and_dream_are_over(drawn, name):
     narrow = film.size
     film.seek(film.n_frames - 1)
     assert film.size == narrow
+
+
+def test_dreams_that_have_a_temperature_are_shown_at_others_too(drawn):
+    usual = drawn("CartPole-pixels", ".gif").height - dreams.TOP
+    agent = WorldModels(spec=envs.make("CartPole-pixels").spec)
+    assert drawn("CartPole-pixels", ".gif", agent).height - dreams.TOP == usual * 6 / 4
 
 
 def test_scenes_become_a_film_or_a_plot(drawn):
@@ -75,7 +82,9 @@ def test_vectors_and_integers_become_a_plot(drawn, name):
 
 def test_a_border_marks_the_context():
     env = envs.make("Catch-bsuite")
-    frames = [frame.convert("RGB") for frame in dreams.film(env, *made_up(env, 4, 1))]
+    dream, imagination = made_up(env, 4, 1)
+    film = dreams.film(env, dream, {"imagination": imagination})
+    frames = [frame.convert("RGB") for frame in film]
     corner = dreams.LEFT, dreams.TOP
     seen = frames[CONTEXT - 1].getpixel(corner)
     assert frames[0].getpixel(corner) == seen != frames[CONTEXT].getpixel(corner)

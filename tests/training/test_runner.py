@@ -19,6 +19,7 @@ from dreamerzero.training.progress import Display
 from dreamerzero.types import UsageError, static
 from tests.agents.test_dreamer import TINY
 from tests.agents.test_muzero import SMALL
+from tests.agents.test_world_models import SMALL as SMALL_WORLD_MODELS
 from tests.toy import Toy
 from tests.training.conftest import STEPS
 
@@ -183,6 +184,24 @@ def test_stopping_changes_nothing(
     run_dir, _ = straight
     assert same(final(agent, env, config, tmp_path / "run"), final(agent, env, config, run_dir))
     assert rows(tmp_path / "run") == rows(run_dir)
+
+
+def test_world_models_can_be_stopped_in_every_phase(monkeypatch, tmp_path, same, few_rows):
+    env = envs.make("Pendulum-pixels")
+    agent = agents.make("world-models", env, "xs", **(SMALL_WORLD_MODELS | {"real_generations": 4}))
+    config = configs.make("world-models", agent, env, 200)
+    run(agent, env, config, tmp_path / "straight")
+    done = 0
+    for phase in agent.phases(200):
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, done + 1)
+            with pytest.raises(training.Interrupted):
+                run(agent, env, config, tmp_path / "run")
+        done += phase.iterations
+    run(agent, env, config, tmp_path / "run")
+    ends = (final(agent, env, config, tmp_path / name) for name in ("run", "straight"))
+    assert same(*ends)
+    assert rows(tmp_path / "run") == rows(tmp_path / "straight")
 
 
 @struct.dataclass

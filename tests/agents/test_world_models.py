@@ -13,6 +13,7 @@ from dreamerzero.replay import sequence
 from dreamerzero.training import program
 from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, UsageError
 from dreamerzero.worlds.vision_memory import Latent, VisionMemory
+from tests.envs.test_host import box2d
 
 SMALL = {
     "num_envs": 2,
@@ -353,6 +354,9 @@ def test_discrete_actions_are_the_largest_of_what_the_controller_says():
         ("Pendulum-pixels", {"capacity": 20}, "capacity 20 over 2 environments leaves 10"),
         ("Pendulum-pixels", {"rounds": 0}, "rounds is at least 1"),
         ("Pendulum-pixels", {"pictures": 39}, "at least 20 for each of 2 environments; got 39"),
+        pytest.param(
+            "CarRacing-pixels", {"real_generations": 4}, "is stepped by Python", marks=box2d
+        ),
     ],
 )
 def test_what_it_cannot_do_is_refused(name, fields, message):

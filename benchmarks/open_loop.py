@@ -2,8 +2,8 @@
 
 A greedy policy holds the pole so still that the last picture is hard to beat. So the run's policy
 takes a share of its actions at random. Errors are root mean squares over pixels in [0, 1] and over
-128 episodes that last so long, of a world that saw 5 frames: of one sampled future, and of the mean
-of 8. The run is of one seed, for three times as long as it takes to learn the task:
+those of 128 episodes that last so long, of a world that saw 5 frames: of one sampled future, and of
+the mean of 8. The run is of one seed, for three times as long as it takes to learn the task:
 
     dreamerzero train dreamer --env CartPole-pixels --steps 30000 --agent.train-ratio 32 \\
         --agent.batch-length 16 --agent.depth 4 --agent.capacity 40000 --run-dir runs/open-loop

@@ -1,8 +1,9 @@
 """How fast an agent trains: compile seconds, steps and updates each second, peak memory.
 
 The whole training program, for one seed and for eight side by side, and what a seed of eight costs
-compared with a seed alone; and steps alone, without learning, which is self-play for MuZero. Each
-number of seeds runs in a process of its own, so that its peak memory is its own.
+compared with a seed alone; and steps of agents that have learnt nothing and go on so, which is what
+self-play costs MuZero. Each number of seeds runs in a process of its own, so that its peak memory
+is its own.
 
     python benchmarks/train_speed.py dyna
     python benchmarks/train_speed.py dreamer --env Pendulum-v1 --steps 2000
@@ -63,14 +64,14 @@ def acting(agent, env, keys, phase) -> float:
     """Environment steps/s of a phase that learns nothing, over all lanes."""
     phase = phase._replace(learn="", prepare="")
 
-    def act(key):
+    def act(state):
         step = lambda state, _: program.iteration(agent, env, phase, state)  # noqa: E731
-        state = program.start(agent, env, key)
         return jax.lax.scan(step, state, length=phase.iterations)[0]
 
-    act = jax.jit(over_lanes(agent, act)).lower(keys).compile()
+    state = jax.jit(over_lanes(agent, lambda key: program.start(agent, env, key)))(keys)
+    act = jax.jit(over_lanes(agent, act)).lower(state).compile()
     wall = time.perf_counter()
-    jax.block_until_ready(act(keys))
+    jax.block_until_ready(act(state))
     wall = time.perf_counter() - wall
     return len(keys) * phase.iterations * phase.collect * agent.num_envs / wall
 

@@ -18,6 +18,18 @@ TASKS = (
         ("--agent.temperature", "1.15"),
         seeds=3,
     ),
+    # Who drives at random sees little of the road. Later rounds are collected with C.
+    Task(
+        "world-models",
+        "CarTrack-v0",
+        400_000,
+        300.0,
+        (
+            *("--agent.rounds", "3", "--agent.vision-updates", "1000"),
+            *("--agent.memory-updates", "1000", "--agent.generations", "40"),
+        ),
+        seeds=3,
+    ),
 )
 
 if __name__ == "__main__":

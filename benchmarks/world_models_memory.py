@@ -26,7 +26,7 @@ from dreamerzero.training import program
 from dreamerzero.types import Phase
 from dreamerzero.worlds.vision_memory import Code
 
-NUM_ENVS, STEPS, SAMPLES = 64, 500, 200
+NUM_ENVS, STEPS, SAMPLES = 64, 500, 1_000
 CERTAINTIES = (0.001, 0.01, 0.1, 0.3, 0.6)  # between degrees
 
 
@@ -76,7 +76,10 @@ def foretell(agent, params, frames):
 def measure(run_dir) -> tuple[dict, list[dict]]:
     agent, params, env = dz.load(run_dir)
     agent = agent.replace(
-        num_envs=NUM_ENVS, pictures=NUM_ENVS * ROLLOUT, capacity=NUM_ENVS * 2 * STEPS
+        num_envs=NUM_ENVS,
+        pictures=NUM_ENVS * ROLLOUT,
+        capacity=NUM_ENVS * 2 * STEPS,
+        temperature=1.0,  # as M has learnt, whatever it dreams at
     )
     frames = collect(agent, env, params)
     loss, normal, copied, end = foretell(agent, params["world"], frames)
@@ -103,8 +106,10 @@ def measure(run_dir) -> tuple[dict, list[dict]]:
 
 
 def main():
-    runs = [RUNS / task.name for task in TASKS]
-    measured = [measure(run) for run in runs if run.exists()]
+    runs = [run for task in TASKS if (run := RUNS / task.name).exists()]
+    if not runs:
+        raise SystemExit(f"No run in {RUNS}: first python benchmarks/world_models_learning.py")
+    measured = [measure(run) for run in runs]
     rows = [row for row, _ in measured]
     report("world_models_memory", rows, ends={row["env"]: ends for row, ends in measured})
 

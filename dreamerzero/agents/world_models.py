@@ -33,7 +33,7 @@ from flax import struct
 
 from dreamerzero import envs
 from dreamerzero.agents import sequences
-from dreamerzero.planning import Champion, Evolution, imagined_return
+from dreamerzero.planning import Evolution, imagined_return
 from dreamerzero.replay import ring, sequence
 from dreamerzero.types import (
     ActorOutput,
@@ -67,7 +67,6 @@ class State:
     pictures: ring.Ring
     codes: sequence.SequenceReplay
     search: Any  # CMA-ES's own
-    fitness: dict[str, jax.Array]  # of the fittest, in the dream and in the real environment
 
 
 @struct.dataclass
@@ -131,8 +130,8 @@ class WorldModels:
     generations: int = static(1_800)
     """generations of C in dreams"""
     real_generations: int = static(0)
-    """generations of C after those, in the real environment; it is one inside the program, and what
-    they take there is none of the run's steps"""
+    """generations of C after those, in the real environment as its name builds it; what they take
+    there is none of the run's steps"""
     population: int = static(64)
     """candidates in a generation"""
     episodes: int = static(16)
@@ -144,9 +143,9 @@ class WorldModels:
     mirrored: bool = static(False)
     """candidates in pairs on opposite sides of the mean"""
     check_every: int = static(25)
-    """generations after which their mean is looked at more closely"""
+    """generations after which their mean is compared with who acts so far"""
     check_episodes: int = static(1_024)
-    """episodes for that; the fittest of these means acts"""
+    """episodes for that; the fitter of the two acts"""
 
     noise: float = 1.0
     """standard deviation of the noise on C's actions, or on its choices, while collecting"""
@@ -223,9 +222,20 @@ class WorldModels:
                 f"real_generations evolve C inside the program, and {self.spec.name} is stepped by "
                 "Python. Evolve it in dreams: leave real_generations at 0."
             )
+        if self.real_generations and self._env.spec != self.spec:
+            raise UsageError(
+                f"real_generations need an environment that its name can build: {self.spec.name} "
+                "builds another. Evolve it in dreams: leave real_generations at 0."
+            )
         for field in ("num_envs", "rounds", "vision_batch", "memory_batch", "check_every"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
+        for field in ("generations", "real_generations"):
+            if getattr(self, field) % self.check_every:
+                raise UsageError(
+                    f"{field} is a multiple of check_every, {self.check_every}; got "
+                    f"{getattr(self, field)}."
+                )
         frames, least = self.capacity // self.num_envs, max(2 * ROLLOUT, self.memory_length + 1)
         if frames < least:
             raise UsageError(
@@ -300,7 +310,6 @@ class WorldModels:
             pictures=ring.init(picture, self.pictures),
             codes=sequence.init(coded, self.num_envs, self.capacity),
             search=self.evolution.init(controller),
-            fitness={place: Champion.of(controller).fitness for place in ("dream", "real")},
         )
 
     def memory(self, batch_size: int) -> Memory:
@@ -371,11 +380,9 @@ class WorldModels:
         return self._update(state, "vision", self.world.vision_loss, loss_key, pictures)
 
     def forget(self, state: State, key) -> tuple[State, Metrics]:
-        """V is another: its old codes mean nothing, and who was the fittest is open again."""
+        """V is another: its old codes mean nothing."""
         none = jnp.zeros_like(state.codes.head)
-        codes = state.codes.replace(head=none, fresh=none)
-        fitness = dict.fromkeys(state.fitness, Champion.of(None).fitness)
-        return state.replace(codes=codes, fitness=fitness), {}
+        return state.replace(codes=state.codes.replace(head=none, fresh=none)), {}
 
     def learn_memory(self, state: State, key) -> tuple[State, Metrics]:
         """One update of M, on one batch of sequences."""
@@ -399,7 +406,7 @@ class WorldModels:
         ), metrics | {"grad_norm": optax.tree.norm(grads)}
 
     def evolve(self, state: State, key, place: str = "dream") -> tuple[State, Metrics]:
-        """`check_every` generations of C in the dream, and a closer look at their mean."""
+        """`check_every` generations of C, and a closer look at their mean beside who acts."""
         evolve_key, check_key = jax.random.split(key)
 
         def generation(search, key):
@@ -413,18 +420,13 @@ class WorldModels:
         search, metrics = jax.lax.scan(
             generation, state.search, jax.random.split(evolve_key, self.check_every)
         )
-        mean = search.mean[None]
-        (fitness,), _ = self.fitness(state, check_key, mean, self.check_episodes, place)
-        champion = Champion(state.params["controller"], state.fitness[place])
-        champion = champion.challenged(search.mean, fitness)
+        both = jnp.stack([state.params["controller"], search.mean])
+        (before, mean), _ = self.fitness(state, check_key, both, self.check_episodes, place)
         metrics = jax.tree.map(jnp.mean, metrics)
-        metrics |= {"return_mean": fitness, "return_champion": champion.fitness}
-        state = state.replace(
-            params=state.params | {"controller": champion.params},
-            search=search,
-            fitness=state.fitness | {place: champion.fitness},
-        )
-        return state, {f"{place}_{name}": value for name, value in metrics.items()}
+        metrics |= {"return_mean": mean, "return_champion": jnp.where(mean > before, mean, before)}
+        params = state.params | {"controller": both[jnp.int32(mean > before)]}
+        metrics = {f"{place}_{name}": value for name, value in metrics.items()}
+        return state.replace(params=params, search=search), metrics
 
     def evolve_outside(self, state: State, key) -> tuple[State, Metrics]:
         """`evolve` in the real environment."""

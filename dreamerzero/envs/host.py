@@ -228,8 +228,8 @@ def _hear_mujoco() -> None:
 
 def _group(name: str) -> str | None:
     """The part of gymnasium, of `GROUPS`, that an environment belongs to, if to any."""
-    if name in OWN:
-        return OWN[name]
+    if own := OWN.get(name.removeprefix(PREFIX)):
+        return own
     registered = gymnasium.registry.get(name.removeprefix(PREFIX))
     entry = registered.entry_point if registered else None
     parts = entry.split(".") if isinstance(entry, str) else []

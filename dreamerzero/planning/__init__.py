@@ -1,6 +1,6 @@
 """What to do with a world. Planners receive functions, never a world."""
 
-from dreamerzero.planning.evolve import Champion, Evolution
+from dreamerzero.planning.evolve import Evolution
 from dreamerzero.planning.imagine import imagine, imagined_return
 from dreamerzero.planning.search import (
     Search,
@@ -23,7 +23,6 @@ from dreamerzero.planning.shooting import (
 )
 
 __all__ = [
-    "Champion",
     "Evolution",
     "Plan",
     "Search",

@@ -82,23 +82,3 @@ class Evolution:
             c_mu = jnp.minimum(1.0 - c_1, faster * params.c_mu)
             params = params.replace(c_1=c_1, c_mu=c_mu)
         return strategy, params
-
-
-@struct.dataclass
-class Champion:
-    """The fittest so far, by a closer look than a generation takes."""
-
-    params: jax.Array  # [D]
-    fitness: jax.Array
-
-    @staticmethod
-    def of(params) -> Champion:
-        """One of whom nothing is known yet."""
-        return Champion(params, jnp.float32(-jnp.inf))
-
-    def challenged(self, params, fitness) -> Champion:
-        """Whoever is fitter; a fitness that is not finite never is."""
-        better = (fitness > self.fitness) & jnp.isfinite(fitness)
-        return jax.tree.map(
-            lambda new, old: jnp.where(better, new, old), Champion(params, fitness), self
-        )

@@ -243,7 +243,6 @@ def test_car_racing_is_seen_and_driven_as_in_world_models():
     small = np.float32(came.observation[0, 0]).reshape(4, 16, 4, 16, 3).mean(axis=(1, 3))
     whole = np.float32(picture[:84]).reshape(4, 21, 4, 24, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(small, whole, atol=3.0)
-    assert reward > 0 or small.std() > 10
 
 
 def test_a_missing_extra_is_named(monkeypatch):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamerzero.planning import Champion, Evolution
+from dreamerzero.planning import Evolution
 from dreamerzero.types import UsageError
 
 ask, tell = jax.jit(Evolution.ask), jax.jit(Evolution.tell)
@@ -209,16 +209,6 @@ def test_a_lane_is_the_single_search():
     search = partial(evolve, evolution, sphere, jnp.ones(6), generations=20)
     lanes, _ = jax.vmap(lambda key: search(key=key))(keys)
     np.testing.assert_allclose(lanes[1], search(key=keys[1])[0], rtol=1e-3, atol=1e-4)
-
-
-def test_a_champion_yields_to_the_fitter_alone():
-    champion = Champion.of(jnp.zeros(2))
-    champion = champion.challenged(jnp.ones(2), jnp.float32(-5.0))
-    assert (champion.params == 1.0).all()
-    for fitness in (-6.0, -5.0, jnp.nan, jnp.inf):
-        champion = champion.challenged(jnp.full(2, 2.0), jnp.float32(fitness))
-        assert (champion.params == 1.0).all() and champion.fitness == -5.0
-    assert (champion.challenged(jnp.full(2, 3.0), jnp.float32(1.0)).params == 3.0).all()
 
 
 @pytest.mark.parametrize(("population", "mirrored"), [(3, False), (7, True)])

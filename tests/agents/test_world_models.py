@@ -244,7 +244,7 @@ def test_a_controller_evolves_outside_too():
     learnt, metrics = jax.jit(agent.evolve_outside)(state, key(0))
     assert metrics["real_steps"] == 10 and metrics["real_return_mean"] < 0
     assert metrics["real_return_champion"] >= metrics["real_return_mean"]
-    assert (learnt.params["controller"] != 0.0).any()
+    assert (learnt.search.mean != 0.0).any()
 
 
 def test_what_is_kept_are_pictures_and_their_codes():

@@ -18,12 +18,13 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 import dreamerzero as dz
-from dreamerzero.training import program
+from dreamerzero.training import program, runner
 from dreamerzero.training.lanes import over_lanes
 
 DEFAULTS = {
@@ -62,14 +63,9 @@ def measure(name: str, env_name: str, steps: int, seeds: int) -> dict:
 
 def acting(agent, env, keys, phase) -> float:
     """Environment steps/s of a phase that learns nothing, over all lanes."""
-    phase = phase._replace(learn="", prepare="")
-
-    def act(state):
-        step = lambda state, _: program.iteration(agent, env, phase, state)  # noqa: E731
-        return jax.lax.scan(step, state, length=phase.iterations)[0]
-
-    state = jax.jit(over_lanes(agent, lambda key: program.start(agent, env, key)))(keys)
-    act = jax.jit(over_lanes(agent, act)).lower(state).compile()
+    phase, state = phase._replace(learn="", prepare=""), runner.start(agent, env, keys)
+    act = jax.jit(over_lanes(agent, partial(program.complete, agent, env, phase)))
+    act = act.lower(state).compile()
     wall = time.perf_counter()
     jax.block_until_ready(act(state))
     wall = time.perf_counter() - wall

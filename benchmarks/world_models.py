@@ -59,8 +59,7 @@ def main():
 
 @partial(jax.jit, static_argnames="phase")
 def run(agent, env, phase, state):
-    step = lambda state, _: program.iteration(agent, env, phase, state)  # noqa: E731
-    return jax.lax.scan(step, state, length=phase.iterations)[0]
+    return program.complete(agent, env, phase, state)[0]
 
 
 def measure(what: str, number: int, phase, agent, env, state) -> dict:

@@ -36,8 +36,7 @@ def collect(agent, env, params):
     state = program.start(agent, env, jax.random.key(1))
     state = state.replace(agent=state.agent.replace(params=params))
     phase = Phase("collect", STEPS // ROLLOUT, ROLLOUT, learn="")
-    step = lambda state, _: (program.iteration(agent, env, phase, state)[0], None)  # noqa: E731
-    state, _ = jax.lax.scan(step, state, length=phase.iterations)
+    state, _ = program.complete(agent, env, phase, state)
     codes = state.agent.codes
     return jax.tree.map(lambda leaf: leaf[:, :STEPS].swapaxes(0, 1), codes.frames)
 
@@ -46,7 +45,7 @@ def collect(agent, env, params):
 def foretell(agent, params, frames):
     """Of each frame but the last: log likelihoods of the next z, `[T − 1, B, Z]` for M's normal and
     for that around the z before; how likely an end is, `[T − 1, B]`. And M's own loss."""
-    world, code = agent.world, Code(*jnp.split(frames.observation, 2, axis=-1))
+    world, code = agent.world, Code.of(frames.observation)
     loss, key = world.memory_loss(params, jax.random.key(2), frames, code)[1], jax.random.key(3)
     z = code.sample(key)
 

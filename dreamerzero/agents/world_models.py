@@ -365,9 +365,9 @@ class WorldModels:
             )
 
         coded = Rollout(
-            before.replace(observation=_numbers(rollout.extras)),
+            before.replace(observation=rollout.extras.numbers),
             rollout.action,
-            after.replace(observation=_numbers(jax.lax.map(encode, (after, rollout.extras)))),
+            after.replace(observation=jax.lax.map(encode, (after, rollout.extras)).numbers),
         )
         return state.replace(
             pictures=ring.add(state.pictures, pictures), codes=sequence.add(state.codes, coded)
@@ -390,7 +390,7 @@ class WorldModels:
         codes, frames, _ = sequence.sample(
             state.codes, sample_key, self.memory_batch, self.memory_length + 1
         )
-        state, code = state.replace(codes=codes), _code(frames.observation)
+        state, code = state.replace(codes=codes), Code.of(frames.observation)
         return self._update(state, "memory", self.world.memory_loss, loss_key, frames, code)
 
     def _update(self, state, part: str, loss, *inputs):
@@ -410,9 +410,9 @@ class WorldModels:
         evolve_key, check_key = jax.random.split(key)
 
         def generation(search, key):
-            ask_key, dream_key = jax.random.split(key)
+            ask_key, fitness_key = jax.random.split(key)
             candidates, search = self.evolution.ask(ask_key, search)
-            fitness, steps = self.fitness(state, dream_key, candidates, self.episodes, place)
+            fitness, steps = self.fitness(state, fitness_key, candidates, self.episodes, place)
             search = self.evolution.tell(search, candidates, fitness)
             means = {"return": fitness.mean(), "return_best": fitness.max(), "steps": steps}
             return search, means | {"sigma": search.std}
@@ -421,10 +421,11 @@ class WorldModels:
             generation, state.search, jax.random.split(evolve_key, self.check_every)
         )
         both = jnp.stack([state.params["controller"], search.mean])
-        (before, mean), _ = self.fitness(state, check_key, both, self.check_episodes, place)
+        fitness, _ = self.fitness(state, check_key, both, self.check_episodes, place)
+        fitter = jnp.int32(fitness[1] > fitness[0])
         metrics = jax.tree.map(jnp.mean, metrics)
-        metrics |= {"return_mean": mean, "return_champion": jnp.where(mean > before, mean, before)}
-        params = state.params | {"controller": both[jnp.int32(mean > before)]}
+        metrics |= {"return_mean": fitness[1], "return_champion": fitness[fitter]}
+        params = state.params | {"controller": both[fitter]}
         metrics = {f"{place}_{name}": value for name, value in metrics.items()}
         return state.replace(params=params, search=search), metrics
 
@@ -490,7 +491,7 @@ class WorldModels:
         count = jnp.cumsum(first)
         which = jax.random.randint(choose_key, (number,), 1, count[-1] + 1)
         place = jnp.searchsorted(count, which)
-        code = _code(frames.observation.reshape(first.size, -1)[place])
+        code = Code.of(frames.observation.reshape(first.size, -1)[place])
         return self.world.start(code.sample(see_key), jnp.ones(number, bool))
 
     def phases(self, steps: int) -> tuple[Phase, ...]:
@@ -519,12 +520,3 @@ class WorldModels:
             for number in range(1, self.rounds + 1)
             for phase in plan
         )
-
-
-def _numbers(code: Code):
-    """A code as the replay keeps it, `[..., 2 Z]`."""
-    return jnp.concatenate([code.mean, code.log_var], axis=-1)
-
-
-def _code(numbers) -> Code:
-    return Code(*jnp.split(numbers, 2, axis=-1))

@@ -53,11 +53,7 @@ def train(agent, env, key, steps: int) -> tuple[TrainState, dict[str, Metrics]]:
     state = start(agent, env, key)
     metrics = {}
     for phase in agent.phases(steps // env.action_repeat):  # static: unrolled at trace time
-        state, metrics[phase.name] = jax.lax.scan(
-            lambda state, _, phase=phase: iteration(agent, env, phase, state),
-            state,
-            length=phase.iterations,
-        )
+        state, metrics[phase.name] = complete(agent, env, phase, state)
     return state, metrics
 
 
@@ -73,6 +69,15 @@ def start(agent, env, key) -> TrainState:
         episode_return=jnp.zeros(agent.num_envs),
         episode_length=jnp.zeros(agent.num_envs, jnp.int32),
     )
+
+
+def complete(agent, env, phase: Phase, state: TrainState) -> tuple[TrainState, Metrics]:
+    """All iterations of a phase, with metrics `[iterations]`."""
+
+    def step(state, _):
+        return iteration(agent, env, phase, state)
+
+    return jax.lax.scan(step, state, length=phase.iterations)
 
 
 def iteration(agent, env, phase: Phase, state: TrainState) -> tuple[TrainState, Metrics]:

@@ -47,6 +47,16 @@ class Code:
     mean: jax.Array
     log_var: jax.Array
 
+    @staticmethod
+    def of(numbers) -> Code:
+        """The code that has these `numbers`."""
+        return Code(*jnp.split(numbers, 2, axis=-1))
+
+    @property
+    def numbers(self):
+        """Both in one array, `[..., 2 Z]`, as a replay keeps it."""
+        return jnp.concatenate([self.mean, self.log_var], axis=-1)
+
     def sample(self, key):
         return self.mean + jnp.exp(0.5 * self.log_var) * jax.random.normal(key, self.mean.shape)
 

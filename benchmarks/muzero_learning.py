@@ -21,7 +21,7 @@ def without(part: str) -> Task:
 TASKS = (
     Task("muzero", "CartPole-v1", 60_000, 475.0, LOOKS, seeds=6),
     Task("muzero-puct", "CartPole-v1", 60_000, 450.0, LOOKS),
-    Task("muzero", "Catch-bsuite", 24_000, 0.95),
+    Task("muzero", "Catch-bsuite", 48_000, 0.95),
     Task("muzero-sampled", "Pendulum-v1", 30_000, -300.0),
     # Against random moves; `dreamerzero eval` has other opponents.
     Task("muzero", "TicTacToe-pgx", 400_000, 0.9, ("--preset", "board"), seeds=2),

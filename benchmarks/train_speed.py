@@ -18,37 +18,45 @@ import resource
 import subprocess
 import sys
 import time
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 import dreamerzero as dz
 from dreamerzero.training import program, runner
-from dreamerzero.training.lanes import over_lanes
+from dreamerzero.training.lanes import spread, update_lanes
 
 DEFAULTS = {
     "dyna": ("DynaMaze-v0", 20_000),
     "planet": ("Pendulum-v1", 1_000),
     "dreamer": ("CartPole-v1", 1_000),
     "muzero": ("CartPole-v1", 10_000),
+    "sac": ("Pendulum-v1", 5_000),
 }
 
 
 def measure(name: str, env_name: str, steps: int, seeds: int) -> dict:
     env = dz.make_env(env_name)
     agent = dz.make_agent(name, env)
-    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    phases = agent.phases(steps)
     start = time.perf_counter()
-    # Lanes as `--num-seeds` has them.
-    train = jax.jit(over_lanes(agent, lambda key: dz.train(agent, env, key, steps=steps)))
-    train = train.lower(keys).compile()
+    state = begun(agent, env, seeds)
+    learning = [compiled(agent, env, phase, state) for phase in phases]
     compile_s = time.perf_counter() - start
 
     cpu, wall = time.process_time(), time.perf_counter()
-    jax.block_until_ready(train(keys))
+    for phase in learning:
+        state = phase(spread(agent, state))
+    jax.block_until_ready(state)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    phases, peak = agent.phases(steps), peak_bytes()
+    peak = peak_bytes()
+
+    last, state = phases[-1]._replace(learn="", prepare=""), begun(agent, env, seeds)
+    acting = compiled(agent, env, last, state)
+    acting_s = time.perf_counter()
+    jax.block_until_ready(acting(state))
+    acting_s = time.perf_counter() - acting_s
+    acted = seeds * last.iterations * last.collect * agent.num_envs
     return {
         "seeds": seeds,
         "compile s": compile_s,
@@ -57,19 +65,24 @@ def measure(name: str, env_name: str, steps: int, seeds: int) -> dict:
         "env steps/s": seeds * steps / wall,
         "updates/s": seeds * sum(p.iterations * p.repeats for p in phases if p.learn) / wall,
         "peak MiB": peak / 2**20,
-        "steps/s, learning nothing": acting(agent, env, keys, phases[-1]),
+        "steps/s, learning nothing": acted / acting_s,
     }
 
 
-def acting(agent, env, keys, phase) -> float:
-    """Environment steps/s of a phase that learns nothing, over all lanes."""
-    phase, state = phase._replace(learn="", prepare=""), runner.start(agent, env, keys)
-    act = jax.jit(over_lanes(agent, partial(program.complete, agent, env, phase)))
-    act = act.lower(state).compile()
-    wall = time.perf_counter()
-    jax.block_until_ready(act(state))
-    wall = time.perf_counter() - wall
-    return len(keys) * phase.iterations * phase.collect * agent.num_envs / wall
+def begun(agent, env, seeds: int):
+    """Lanes before their first step."""
+    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    return spread(agent, runner.start(agent, env, keys))
+
+
+def compiled(agent, env, phase, state):
+    """All of a phase as one program, with lanes and memory as a run by `dreamerzero train` has."""
+
+    def lane(state):
+        return program.complete(agent, env, phase, state)[0]
+
+    update = jax.jit(update_lanes(agent, lane), donate_argnums=0)
+    return update.lower(state).compile()
 
 
 def peak_bytes() -> int:

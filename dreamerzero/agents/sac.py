@@ -109,6 +109,8 @@ class SAC:
         "paper": {},
     }
 
+    fills_cpu: ClassVar[bool] = True  # see training.lanes
+
     @classmethod
     def default_preset(cls, backend: str) -> str:
         return "xs" if backend == "cpu" else "paper"

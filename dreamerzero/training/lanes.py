@@ -4,7 +4,8 @@ Side by side (`vmap`) is the rule. But an agent that `fills_cpu` gains next to n
 CPU, where batched matrix products also round differently from single ones. There every core is a
 device that takes its share of the lanes, one after the other, and each lane is to the bit what it
 would be alone. A core works through a lane with less effort than all cores together, so this pays
-from as many lanes as there are cores.
+from as many lanes as there are cores. Where Python steps the environments lanes learn side by
+side all the same, see `hosting`.
 """
 
 from __future__ import annotations
@@ -25,17 +26,16 @@ def over_lanes(agent, function):
     return _side_by_side(function)
 
 
-def update_lanes(agent, function, *, loops: bool):
-    """The same, for a `function` whose result replaces its argument: in place where it can be.
-
-    Args:
-      loops: whether it repeats what it does many times. If not, a lone lane stays a batch of one:
-        without it XLA copies the replay, three times at every call.
-    """
+def update_lanes(agent, function):
+    """The same, for a `function` whose result replaces its argument, in place, and which repeats
+    what it does many times."""
     if not _take_turns(agent):
-        return _side_by_side(function) if loops else jax.vmap(function)
+        return _side_by_side(function)
 
     def update(lanes):
+        if _count(lanes) == 1:
+            return _side_by_side(function)(lanes)
+
         def one(i, lanes):
             lane = function(jax.tree.map(lambda leaf: leaf[i], lanes))
             return jax.tree.map(lambda leaf, new: leaf.at[i].set(new), lanes, lane)

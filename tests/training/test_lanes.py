@@ -1,6 +1,5 @@
 """Lanes are what a function makes of each alone, wherever they are computed."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -29,8 +28,7 @@ def test_lanes_are_a_loop(fills_cpu, count):
     alone = [function(jax.tree.map(lambda x, i=i: x[i], lanes(count))) for i in range(count)]
     expected = jax.tree.map(lambda *leaves: np.stack(leaves), *alone)
     there = spread(agent, lanes(count))
-    updates = [partial(update_lanes, loops=loops) for loops in (True, False)]
-    for each in (over_lanes, *updates):
+    for each in (over_lanes, update_lanes):
         jax.tree.map(np.testing.assert_allclose, each(agent, function)(there), expected)
 
 
@@ -40,7 +38,7 @@ def test_every_core_takes_its_share():
     for count, shares in ((cores, cores), (2 * cores, cores), (1, 1)):
         there = spread(AGENTS[True], lanes(count))
         assert len(there["x"].sharding.device_set) == shares
-        compiled = jax.jit(update_lanes(AGENTS[True], function, loops=True)).lower(there).compile()
+        compiled = jax.jit(update_lanes(AGENTS[True], function)).lower(there).compile()
         again = spread(AGENTS[True], compiled(there))
         assert len(again["x"].sharding.device_set) == shares
         compiled(again)  # wants its arguments where it was compiled for

@@ -33,9 +33,6 @@ def update_lanes(agent, function):
         return _side_by_side(function)
 
     def update(lanes):
-        if _count(lanes) == 1:
-            return _side_by_side(function)(lanes)
-
         def one(i, lanes):
             lane = function(jax.tree.map(lambda leaf: leaf[i], lanes))
             return jax.tree.map(lambda leaf, new: leaf.at[i].set(new), lanes, lane)

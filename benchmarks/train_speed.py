@@ -81,7 +81,7 @@ def compiled(agent, env, phase, state):
     def lane(state):
         return program.complete(agent, env, phase, state)[0]
 
-    update = jax.jit(update_lanes(agent, lane), donate_argnums=0)
+    update = jax.jit(update_lanes(agent, lane, loops=True), donate_argnums=0)
     return update.lower(state).compile()
 
 

@@ -109,7 +109,7 @@ class SAC:
         "paper": {},
     }
 
-    fills_cpu: ClassVar[bool] = True  # see training.lanes
+    fills_cpu: ClassVar[str] = "in loops"  # see training.lanes
 
     @classmethod
     def default_preset(cls, backend: str) -> str:

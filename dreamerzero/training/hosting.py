@@ -17,7 +17,7 @@ import numpy as np
 
 from dreamerzero.envs import HostEnv, HostEnvs
 from dreamerzero.training import program
-from dreamerzero.training.lanes import over_lanes, spread
+from dreamerzero.training.lanes import over_lanes, spread, update_lanes
 from dreamerzero.types import ActorOutput, Phase, Rollout, strong
 
 ENVS = "envs.pickle.z"
@@ -46,18 +46,17 @@ def absorb(agent, phase: Phase, carry, seen):
       seen: the rollout `[K, T, B, ...]`, the time step after it, and the memory.
     """
 
-    def lane(carry, seen):
+    def lane(inputs):
+        carry, seen = inputs
         rollout, timestep, memory = seen
         state = carry.state.replace(timestep=timestep, memory=memory)
         state, ended = jax.lax.scan(program.tally, state, rollout.next_timestep)
         state, metrics = program.learn_from(agent, phase, state, rollout)
         metrics |= jax.tree.map(partial(jnp.sum, axis=0), ended)
         sums = jax.tree.map(jnp.add, carry.sums, metrics)
-        return carry.replace(state=strong(state), sums=sums)
+        return carry.replace(state=strong(state), sums=sums), seen
 
-    # Side by side, whatever the agent, and a lone lane as a batch of one: else XLA copies the
-    # replay, two or three times at every call.
-    return jax.vmap(lane)(carry, seen)
+    return update_lanes(agent, lane, loops=False)((carry, seen))[0]
 
 
 def advance(compiled, agent, envs: HostEnvs, phase: Phase, carry, count: int):

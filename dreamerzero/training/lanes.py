@@ -4,8 +4,11 @@ Side by side (`vmap`) is the rule. But an agent that `fills_cpu` gains next to n
 CPU, where batched matrix products also round differently from single ones. There every core is a
 device that takes its share of the lanes, one after the other, and each lane is to the bit what it
 would be alone. A core works through a lane with less effort than all cores together, so this pays
-from as many lanes as there are cores. Where Python steps the environments lanes learn side by
-side all the same, see `hosting`.
+from as many lanes as there are cores.
+
+Where Python steps the environments every iteration is a call of its own, and turns copy the replay
+in each. Who learns little in an iteration fills a CPU only `IN_LOOPS`: there its lanes stay side by
+side.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 SHARE = PartitionSpec("seed")  # the only axis of the mesh
+IN_LOOPS = "in loops"
 
 
 def over_lanes(agent, function):
@@ -26,11 +30,15 @@ def over_lanes(agent, function):
     return _side_by_side(function)
 
 
-def update_lanes(agent, function):
-    """The same, for a `function` whose result replaces its argument, in place, and which repeats
-    what it does many times."""
-    if not _take_turns(agent):
-        return _side_by_side(function)
+def update_lanes(agent, function, *, loops: bool):
+    """The same, for a `function` whose result replaces its argument: in place where it can be.
+
+    Args:
+      loops: whether it repeats what it does many times. If not, a lone lane stays a batch of one:
+        without it XLA copies the replay, three times at every call.
+    """
+    if not _take_turns(agent) or (not loops and agent.fills_cpu == IN_LOOPS):
+        return _side_by_side(function) if loops else jax.vmap(function)
 
     def update(lanes):
         def one(i, lanes):

@@ -81,7 +81,7 @@ def advance(agent, env, phase, carry: Carry, count) -> Carry:
 
         return jax.lax.fori_loop(0, count, step, carry)
 
-    return update_lanes(agent, lane)(carry)
+    return update_lanes(agent, lane, loops=True)(carry)
 
 
 @jax.jit

@@ -2,7 +2,6 @@
 
 import dataclasses
 import signal
-from functools import partial
 from typing import ClassVar
 
 import gymnasium
@@ -129,8 +128,7 @@ class Busy(Toy):
 
 @pytest.mark.parametrize("kind", [Toy, Busy])
 def test_the_host_and_the_program_agree(kind, tmp_path, same):
-    """The same world, once stepped inside of the program and once by Python: to the bit, unless
-    lanes learn in turns in the one and side by side in the other."""
+    """The same world, once stepped inside of the program and once by Python."""
     rows, states = {}, {}
     for name in (here(BothEnds), f"{BothEndsProbe.__module__}:BothEndsProbe"):
         env = envs.make(name)
@@ -145,11 +143,6 @@ def test_the_host_and_the_program_agree(kind, tmp_path, same):
         ]
     assert isinstance(envs.make(here(BothEnds)), envs.HostEnv)
     ours, theirs = states.values()
-    if kind is Busy:
-        jax.tree.map(
-            partial(np.testing.assert_allclose, rtol=1e-5), ours.agent.params, theirs.agent.params
-        )
-        return
     assert same(ours.agent, theirs.agent)
     assert same(
         (ours.timestep, ours.episode_return, ours.episode_length),

@@ -1,5 +1,6 @@
 """Lanes are what a function makes of each alone, wherever they are computed."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -7,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamerzero.training.lanes import over_lanes, spread, update_lanes
+from dreamerzero.training.lanes import IN_LOOPS, over_lanes, spread, update_lanes
 
-AGENTS = {True: SimpleNamespace(fills_cpu=True), False: SimpleNamespace()}
+AGENTS = {fills: SimpleNamespace(fills_cpu=fills) for fills in (True, IN_LOOPS)}
+AGENTS[False] = SimpleNamespace()
 
 
 def function(lane):
@@ -28,7 +30,8 @@ def test_lanes_are_a_loop(fills_cpu, count):
     alone = [function(jax.tree.map(lambda x, i=i: x[i], lanes(count))) for i in range(count)]
     expected = jax.tree.map(lambda *leaves: np.stack(leaves), *alone)
     there = spread(agent, lanes(count))
-    for each in (over_lanes, update_lanes):
+    updates = [partial(update_lanes, loops=loops) for loops in (True, False)]
+    for each in (over_lanes, *updates):
         jax.tree.map(np.testing.assert_allclose, each(agent, function)(there), expected)
 
 
@@ -38,7 +41,7 @@ def test_every_core_takes_its_share():
     for count, shares in ((cores, cores), (2 * cores, cores), (1, 1)):
         there = spread(AGENTS[True], lanes(count))
         assert len(there["x"].sharding.device_set) == shares
-        compiled = jax.jit(update_lanes(AGENTS[True], function)).lower(there).compile()
+        compiled = jax.jit(update_lanes(AGENTS[True], function, loops=True)).lower(there).compile()
         again = spread(AGENTS[True], compiled(there))
         assert len(again["x"].sharding.device_set) == shares
         compiled(again)  # wants its arguments where it was compiled for

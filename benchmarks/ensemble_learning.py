@@ -1,4 +1,4 @@
-"""What an ensemble of networks is good for: MBPO and PETS beside SAC. Five seeds on each task.
+"""What an ensemble of networks is good for: MBPO and PETS beside SAC. Five seeds, HalfCheetah one.
 
 `learning.py` says what becomes of the runs.
 
@@ -13,6 +13,7 @@ OFTEN = ("--eval-every", "250")
 UPDATES = (*OFTEN, "--agent.train-ratio", "2560", "--agent.prefill", "250")
 SEEDS = 5
 UPRIGHT = ("--eval-every", "500", "--agent.target-entropy", "-0.05")  # the paper's, of there
+LONG = ("--preset", "paper", "--eval-every", "2500")  # by mbpo 14 hours of a core, in many goes
 REPEATED = ("--action-repeat", "4", "--eval-every", "5000")
 
 
@@ -28,6 +29,8 @@ TASKS = (
     rollouts(15),
     Task("sac", "Pendulum-v1", 4_000, -200.0, UPDATES, seeds=SEEDS, variant="more-updates"),
     Task("mbpo", "InvertedPendulum-v5", 2_500, 950.0, UPRIGHT, seeds=SEEDS),
+    Task("mbpo", "HalfCheetah-v5", 100_000, 10_000.0, LONG, seeds=1),
+    Task("sac", "HalfCheetah-v5", 20_000, 10_000.0, LONG, seeds=1),
     Task("pets", "Pendulum-v1", 3_000, -250.0, ("--eval-every", "1500"), seeds=SEEDS),
     Task("pets", "CartPoleSwingup-v0", 10_000, 700.0, REPEATED, seeds=SEEDS),
 )

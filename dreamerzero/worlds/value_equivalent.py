@@ -188,6 +188,10 @@ class ValueEquivalent:
             latents = jnp.concatenate([latents, foreseen])
         outputs, value = self._apply(params, Networks.prediction, latents)
         if batch.legal is not None:
+            if self.foresees:
+                legality = self._apply(params, Networks.legality, latents)
+                # As `evaluate` has it: a policy taught without would doubt doubtful moves twice.
+                outputs += jax.nn.log_sigmoid(jax.lax.stop_gradient(legality))
             outputs = jnp.where(batch.legal, outputs, -1e9)
         policy = self.policy(outputs)
         if batch.sampled is None:
@@ -214,8 +218,7 @@ class ValueEquivalent:
             }
             losses |= {name: stepped * loss for name, loss in foretold.items()}
             if batch.legal is not None:
-                logits = self._apply(params, Networks.legality, latents)
-                legal = bernoulli_loss(logits, batch.legal.astype(jnp.float32))
+                legal = bernoulli_loss(legality, batch.legal.astype(jnp.float32))
                 losses["legal"] = decided * legal.sum(axis=-1)
             if self.consistency:
                 target = self._apply(params, Networks.represent, batch.following)
@@ -270,7 +273,7 @@ class ValueEquivalent:
     def _augmented(self, key, batch: Unroll) -> Unroll:
         """`batch` with every picture or grid in it changed by itself; vectors stay."""
         space = self.spec.observation
-        if len(space.shape) < 2:
+        if len(space.shape) < 2 or self.spec.masked:  # a board that is shifted is another one
             return batch
 
         def change(key, seen):

@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 
 import jax
@@ -113,6 +114,23 @@ def test_the_loss_is_that_of_stepping_one_by_one():
     np.testing.assert_allclose(weighted, (weight * total).mean(), rtol=1e-4)
     parts = [value for name, value in metrics.items() if name.startswith("loss/")]
     np.testing.assert_allclose(sum(parts), loss, rtol=1e-5)
+
+
+def test_in_games_the_policy_that_a_search_sees_is_taught():
+    """A legal move that the model doubts is doubted once: not again in what the policy learns."""
+    spec = dataclasses.replace(SPECS["vector"], masked=True)
+    model, batch = world(spec), unroll(spec, steps=1)
+    params = opinionated(model)
+    legal = jnp.ones((2, 4, spec.action.num), bool)
+    latent = model.represent(params, batch.observation)
+    logits, _ = model.evaluate(params, latent)
+    _, latent = model.step(params, None, batch.action[0], latent)
+    later, _ = model.evaluate(params, latent)
+    policy = jax.nn.softmax(jnp.stack([logits, later]))
+    batch = batch.replace(policy=policy, legal=legal)
+    metrics = model.loss(params, None, batch)[1][1]
+    entropy = -jnp.sum(policy * jnp.log(policy), axis=-1).sum(axis=0).mean()
+    np.testing.assert_allclose(metrics["loss/policy"], entropy, rtol=1e-5)  # no less is possible
 
 
 def test_half_of_the_gradient_passes_each_step():
@@ -304,3 +322,10 @@ def test_augmenting_changes_images_by_the_key_and_no_vectors(name):
     assert (loss(0) != loss(1)) == (name == "grid")
     if name == "vector":
         np.testing.assert_allclose(loss(0), plain, rtol=1e-6)
+
+
+def test_boards_are_not_augmented():
+    """A position that is shifted is another one."""
+    spec = dataclasses.replace(SPECS["grid"], masked=True)
+    batch = followed(spec)
+    assert world(spec, augment=True)._augmented(jax.random.key(0), batch) is batch

@@ -75,6 +75,8 @@ def make(env: str | Environment | Env, action_repeat: int | None = None) -> Env 
         return env
     if not isinstance(action_repeat, Integral) or action_repeat < 1:
         raise UsageError(f"action_repeat is {action_repeat}; give an integer from 1.")
+    if env.spec.masked and action_repeat > 1:
+        raise UsageError(f"{env.name} is a game: no move in it can be repeated. Give 1.")
     return env.replace(spec=dataclasses.replace(env.spec, action_repeat=int(action_repeat)))
 
 

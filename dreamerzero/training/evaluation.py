@@ -19,6 +19,9 @@ LIMIT = 20_000
 def evaluate(agent, params, env, key, episodes: int = 32, explore: bool = False, limit=LIMIT):
     """Plays `episodes` fresh environments side by side, one full episode in each.
 
+    In a game for two the agent moves for both, and the sum of their rewards says little:
+    `training.games.duel` makes it a game against somebody.
+
     Args:
       params: what the agent acts with, of one run (no leading axis; `vmap` over it for several).
       explore: act as in training; greedily, or with the mean action, if not.

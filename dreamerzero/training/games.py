@@ -1,7 +1,7 @@
 """How good a player is: games for two, against opponents that move inside the environment.
 
-An opponent is a function (params, key, state) -> action of one board, unbatched: the random player,
-a search in the true rules, the perfect player of tic-tac-toe, or an agent of an earlier day.
+An opponent is a function (params, key, timestep) -> action, unbatched: the random player, a search
+in the true rules, the perfect player of tic-tac-toe, or an agent of an earlier day.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from gymnax.environments.environment import Environment
 
 from dreamerzero.envs import Env
+from dreamerzero.envs.boards import Board
 from dreamerzero.nn.distributions import anything
 from dreamerzero.planning import puct_search
 from dreamerzero.training import checkpoints, evaluation
@@ -33,39 +34,43 @@ Opponent = Callable
 class Duel(Environment):
     """A board for one player, whose opponent answers within the step.
 
-    The parameters of this environment are those of the opponent. `side` is 0 for an agent that
-    moves first, 1 for one that moves second, None for either by chance.
+    The parameters of this environment are the board's and the opponent's. `side` is 0 for an agent
+    that moves first, 1 for one that moves second, None for either by chance.
     """
 
     def __init__(self, board: Environment, opponent: Opponent, side: int | None = None):
         self.board, self.opponent, self.side = board, opponent, side
-        self.legal_actions, self.observation_space = board.legal_actions, board.observation_space
-        self.action_space = board.action_space
+        self.legal_actions = board.legal_actions
 
     def reset_env(self, key, params):
         start_key, side_key, move_key = jax.random.split(key, 3)
-        _, state = self.board.reset_env(start_key, None)
+        start = self.board.reset_env(start_key, params[0])
         second = jax.random.bernoulli(side_key) if self.side is None else self.side == 1
-        answered = self._answer(move_key, state, params)
-        state = jax.tree.map(partial(jnp.where, second), answered, state)
-        return state.observation, state
+        answered = self._answer(move_key, *start, params)[:2]
+        return jax.tree.map(partial(jnp.where, second), answered, start)
 
     def step_env(self, key, state, action, params):
         move_key, answer_key = jax.random.split(key)
-        agent = state.current_player
-        state = self.board.game.step(state, action, move_key)
-        over = state.terminated | state.truncated
-        answered = self._answer(answer_key, state, params)
-        state = jax.tree.map(partial(jnp.where, over), state, answered)
-        return state.observation, state, state.rewards[agent], state.terminated, {}
+        moved = self.board.step_env(move_key, state, action, params[0])[:4]
+        observation, after, reward, terminated = moved
+        answered = self._answer(answer_key, observation, after, params)
+        over = terminated | self.is_truncated(after, params)
+        observation, state, lost, terminated = jax.tree.map(
+            partial(jnp.where, over), moved, answered
+        )
+        return observation, state, reward - jnp.where(over, 0.0, lost), terminated, {}
 
     def is_truncated(self, state, params):
-        return state.truncated
+        return self.board.is_truncated(state, params[0])
 
-    def _answer(self, key, state, params):
+    def _answer(self, key, observation, state, params):
+        """What the opponent's move leads to, with its reward for that and whether it ends there."""
         choice_key, move_key = jax.random.split(key)
-        action = self.opponent(params, choice_key, state)
-        return self.board.game.step(state, action, move_key)
+        rules, rival = params
+        no, legal = jnp.zeros((), bool), self.board.legal_actions(state)
+        seen = TimeStep(observation, jnp.float32(0.0), no, no, no, legal=legal, state=state)
+        action = self.opponent(rival, choice_key, seen)
+        return self.board.step_env(move_key, state, action, rules)[:4]
 
 
 @functools.cache  # environments hash by identity: a second one would recompile
@@ -76,7 +81,7 @@ def _duel(board: Environment, opponent: Opponent, side: int | None) -> Duel:
 def duel(env: Env, opponent: Opponent, params=0, side: int | None = None) -> Env:
     """The game `env` against an opponent with its params, see `Duel`; returns are −1, 0 and 1."""
     environment = _duel(env.environment, opponent, side)
-    return env.replace(environment=environment, params=params)
+    return env.replace(environment=environment, params=(env.params, params))
 
 
 def opposed(env: Env) -> Env:
@@ -84,9 +89,9 @@ def opposed(env: Env) -> Env:
     return duel(env, random_player) if env.spec.players == 2 else env
 
 
-def random_player(params, key, state):
+def random_player(params, key, timestep):
     """Any legal move."""
-    return anything(key, state.legal_action_mask)
+    return anything(key, timestep.legal)
 
 
 @functools.cache
@@ -105,7 +110,7 @@ def searcher(board: Environment, simulations: int = SIMULATIONS) -> Opponent:
         def move(carry):
             key, state = carry
             key, choice_key, move_key = jax.random.split(key, 3)
-            return key, game.step(state, random_player(None, choice_key, state), move_key)
+            return key, game.step(state, anything(choice_key, state.legal_action_mask), move_key)
 
         over = jax.lax.while_loop(go_on, move, (key, state))[1]
         return over.rewards[state.current_player]
@@ -123,9 +128,9 @@ def searcher(board: Environment, simulations: int = SIMULATIONS) -> Opponent:
         discount = jnp.where(state.terminated | state.truncated, 0.0, -1.0)
         return Prediction(reward, discount), (jax.random.split(rollout_key, size), state)
 
-    def player(params, key, state):
+    def player(params, key, timestep):
         root_key, search_key = jax.random.split(key)
-        root = jax.tree.map(lambda leaf: leaf[None], (root_key, state))
+        root = jax.tree.map(lambda leaf: leaf[None], (root_key, timestep.state))
         found = puct_search(
             search_key,
             evaluate,
@@ -134,16 +139,16 @@ def searcher(board: Environment, simulations: int = SIMULATIONS) -> Opponent:
             simulations=simulations,
             noise=0.0,
             temperature=0.0,
-            illegal=~state.legal_action_mask[None],
+            illegal=~timestep.legal[None],
         )
         return found.action[0]
 
     return player
 
 
-def perfect(params, key, state):
+def perfect(params, key, timestep):
     """Any of the best moves in tic-tac-toe."""
-    own, other = (state.observation[..., plane].reshape(9) for plane in (0, 1))
+    own, other = (timestep.observation[..., plane].reshape(9) for plane in (0, 1))
     code = jnp.dot(own + 2 * other, 3 ** jnp.arange(9))
     return anything(key, jnp.array(_best_moves())[code])
 
@@ -175,17 +180,7 @@ def _best_moves() -> np.ndarray:
 def played_by(agent) -> Opponent:
     """The agent, which plays greedily with the opponent's params."""
 
-    def player(params, key, state):
-        no = jnp.zeros((), bool)
-        timestep = TimeStep(
-            observation=state.observation,
-            reward=jnp.float32(0.0),
-            terminated=no,
-            truncated=no,
-            is_first=no,
-            legal=state.legal_action_mask,
-            state=state,
-        )
+    def player(params, key, timestep):
         batch = jax.tree.map(lambda leaf: leaf[None], timestep)
         return agent.act(params, key, batch, agent.memory(1), explore=False).action[0]
 
@@ -207,6 +202,8 @@ def opponent(name: str, env: Env) -> Opponent:
     require(env)
     if name == "perfect" and env.name != "TicTacToe-pgx":
         raise UsageError(f"Nobody knows how to play {env.name} perfectly; take random or search.")
+    if name == "search" and not isinstance(env.environment, Board):
+        raise UsageError(f"search plays the games of pgx, and {env.name} is none; take random.")
     known = {"random": random_player, "perfect": perfect}
     return searcher(env.environment) if name == "search" else known[name]
 
@@ -247,14 +244,17 @@ def ladder(agent, run_dir: Path, shapes, env: Env, key, games: int) -> list[tupl
 
     Args:
       shapes: of the params, leaves `[K, ...]`.
-      games: of each pair on each side.
+      games: of each player on each side, with every other as its opponent.
     Returns:
       (step, Elo rating) of each, from the first on, which has 0.
     """
     require(env)
     kept = checkpoints.every(run_dir / PAST)
-    if not kept:
-        raise UsageError(f"{run_dir} has kept no players: they are kept at every evaluation.")
+    if len(kept) < 2:
+        raise UsageError(
+            f"{run_dir} has kept {len(kept)} players, and it takes two: one is kept at every "
+            "evaluation."
+        )
     players = [
         jax.tree.map(lambda leaf: leaf[0], checkpoints.restore(folder, shapes)) for folder in kept
     ]

@@ -62,3 +62,8 @@ def test_an_environment_keeps_its_repeat():
 def test_it_is_a_whole_number(repeat):
     with pytest.raises(UsageError, match=f"action_repeat is {repeat}"):
         envs.make("Catch-bsuite", action_repeat=repeat)
+
+
+def test_no_move_of_a_game_is_repeated():
+    with pytest.raises(UsageError, match="is a game"):
+        envs.make("TicTacToe-pgx", action_repeat=2)

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments import spaces
+from gymnax.environments.environment import Environment
 from scipy.optimize import minimize
 
-from dreamerzero import agents, envs
+from dreamerzero import agents, envs, training
 from dreamerzero.training import games
 from dreamerzero.types import ActorOutput, UsageError
 
@@ -24,7 +26,7 @@ class Playing:
 
     def act(self, params, key, timestep, memory, *, explore):
         keys = jax.random.split(key, len(timestep.reward))
-        action = jax.vmap(self.player, (None, 0, 0))(params, keys, timestep.state)
+        action = jax.vmap(self.player, (None, 0, 0))(params, keys, timestep)
         return ActorOutput(action, memory)
 
 
@@ -67,6 +69,51 @@ def test_a_search_in_the_rules_beats_chance():
     table = match(env, games.searcher(env.environment), games.random_player, 64)
     assert table["first"][0] + table["second"][0] > 96  # 56 by chance
     assert table["first"][2] <= 4
+
+
+class Nim(Environment):
+    """Two players take one or two matches of ten in turn; who takes the last one wins."""
+
+    players = 2
+
+    def reset_env(self, key, params):
+        return self._seen(jnp.int32(10)), jnp.int32(10)
+
+    def step_env(self, key, state, action, params):
+        left = state - action - 1
+        return self._seen(left), left, jnp.float32(left == 0), left <= 0, {}
+
+    def _seen(self, left):
+        return jax.nn.one_hot(left, 11)
+
+    def is_truncated(self, state, params):
+        return False
+
+    def legal_actions(self, state):
+        return jnp.arange(2) < state
+
+    def action_space(self, params):
+        return spaces.Discrete(2)
+
+    def observation_space(self, params):
+        return spaces.Box(0.0, 1.0, (11,), np.float32)
+
+
+def test_a_game_of_ones_own_has_opponents():
+    """Who leaves a multiple of three wins."""
+
+    def master(params, key, timestep):
+        return jnp.where(timestep.state % 3 == 2, 1, 0)
+
+    env = envs.make(Nim())
+    assert match(env, master, games.random_player)["first"] == [64, 0, 0]
+    assert match(env, master, master) == {"first": [64, 0, 0], "second": [0, 0, 64]}
+    agent = agents.make("muzero", env, num_envs=4, capacity=4000, simulations=4)
+    state, _ = training.train(agent, env, jax.random.key(0), steps=400)
+    returns = training.evaluate(agent, state.agent.params, games.opposed(env), jax.random.key(1))
+    assert set(np.unique(returns)) <= {-1.0, 1.0}
+    with pytest.raises(UsageError, match="games of pgx"):
+        games.opponent("search", env)
 
 
 def test_half_of_a_games_evaluations_begin():

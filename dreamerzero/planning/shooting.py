@@ -62,7 +62,7 @@ def scorer(step, latent, *, particles: int = 1, value=None):
             key, action = inputs
             prediction, latent = step(key, jnp.repeat(action, particles, axis=0), latent)
             returns += _discounted(discount, prediction.reward)
-            return (latent, returns, discount * prediction.discount), None
+            return (latent, returns, _discounted(discount, prediction.discount)), None
 
         (last, returns, discount), _ = jax.lax.scan(
             body,
@@ -306,6 +306,6 @@ def _fit(weights, actions, mean, std):
     return jnp.where(total > 0, new_mean, mean), jnp.where(total > 0, new_std, std)
 
 
-def _discounted(discount, reward):
+def _discounted(discount, value):
     # Only an end drops what follows: a discount that is NaN must spoil the return.
-    return jnp.where(discount == 0, 0.0, discount * reward)
+    return jnp.where(discount == 0, 0.0, discount * value)

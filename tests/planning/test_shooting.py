@@ -494,7 +494,7 @@ def test_nothing_counts_after_the_end_not_even_a_broken_model():
     def step(key, action, latent):  # ends after the second step; all that follows is NaN
         time = latent + 1
         reward = jnp.where(time <= 2, action[:, 0], jnp.nan)
-        return Prediction(reward, jnp.where(time < 2, 0.9, 0.0)), time
+        return Prediction(reward, jnp.select([time < 2, time == 2], [0.9, 0.0], jnp.nan)), time
 
     actions = jnp.float32(np.random.default_rng(0).normal(size=(3, 5, 1)))
     value = lambda latent: jnp.full(latent.shape, jnp.nan)  # noqa: E731

@@ -67,7 +67,9 @@ def make(name: str, env, preset: str | None = None, **fields) -> Agent:
     for field, value in fields.items():
         if field not in known:
             raise UsageError(f"{name} has no field {field!r}.{nearest(field, known)}")
-        _check_type(name, field, value, known[field].default)
+        _check_value(name, field, value, known[field].default)
+        if type(value) is int:  # what computes with a number in float32 may not take an integer
+            fields[field] = type(known[field].default)(value)
     if env.spec.masked and not getattr(kind, "plays_games", False):
         able = [name for name, kind in AGENTS.items() if getattr(kind, "plays_games", False)]
         raise UsageError(
@@ -101,10 +103,12 @@ def nearest(name: str, allowed) -> str:
     return f"{hint} Allowed: {', '.join(allowed)}."
 
 
-def _check_type(name, field, value, default):
+def _check_value(name, field, value, default):
     if isinstance(default, float) and not isinstance(value, bool | str):
         return  # an integer, an array or a tracer serves as a hyperparameter that is a number
     if type(value) is not type(default):
         raise UsageError(
             f"{name}.{field} wants {type(default).__name__} (default {default!r}); got {value!r}."
         )
+    if type(value) is int and value < 0:
+        raise UsageError(f"{name}.{field} is not negative; got {value}.")

@@ -151,9 +151,7 @@ class DQN:
                 f"dqn wants discrete actions; those of {self.spec.name} are continuous. "
                 "Try sac or ppo there."
             )
-        for field in ("n_step", "atoms", "layers"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
+        sequences.check_sizes(self, "n_step", "atoms", "layers")
         sequences.check(self, "dqn")
 
     @property

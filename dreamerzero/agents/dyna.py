@@ -96,7 +96,6 @@ class Dyna:
                 )
         for field, low, high in (
             ("num_envs", 1, math.inf),
-            ("planning_steps", 0, math.inf),
             ("outcomes", 1, math.inf),
             ("learning_rate", 0.0, 1.0),
             ("discount", 0.0, 1.0),

@@ -63,7 +63,7 @@ class MBPO(SAC):
     grows_until: float = 150_000.0
     """step of the run at which they are longest"""
     retained: int = static(4)
-    """refits whose rollouts are learnt from, the last ones"""
+    """refits whose rollouts are learnt from, the last ones, if all were as long as today's"""
     real_ratio: float = static(0.05)
     """share of real transitions in a batch"""
 
@@ -96,12 +96,12 @@ class MBPO(SAC):
         "hopper": {"train_ratio": 20 * 256.0, "longest": 15, "target_entropy": -1 / 3},
     }
 
+    fills_cpu: ClassVar[bool] = True  # its updates are a loop wherever environments are stepped
+
     def check(self):
         super().check()
         self.world.check()
-        for field in ("refit_every", "rollouts", "shortest", "retained"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
+        sequences.check_sizes(self, "refit_every", "rollouts", "shortest", "retained")
         if self.longest < self.shortest:
             raise UsageError(
                 f"longest ({self.longest}) must not be under shortest ({self.shortest})."

@@ -245,9 +245,7 @@ class MuZero:
                 f"{self.policy_samples}."
             )
         unrolls = ("unroll",) if self.foresees else ()
-        for field in ("simulations", "considered", "td_steps", *unrolls):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
+        sequences.check_sizes(self, "simulations", "considered", "td_steps", *unrolls)
         if not 0.0 <= self.reanalysed <= 1.0:
             raise UsageError(f"reanalysed is a share, from 0 to 1; got {self.reanalysed}.")
         if self.mixed and not self._again:
@@ -255,9 +253,8 @@ class MuZero:
                 f"mixed values are those of new searches, and reanalysed {self.reanalysed} of "
                 f"batch_size {self.batch_size} asks for none. Give it a larger share."
             )
-        for field in ("consistency", "prefix"):
-            if getattr(self, field) < 0:
-                raise UsageError(f"{field} is 0 or more; got {getattr(self, field)}.")
+        if self.consistency < 0:
+            raise UsageError(f"consistency is 0 or more; got {self.consistency}.")
 
     @property
     def world(self) -> ValueEquivalent:

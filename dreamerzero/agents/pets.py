@@ -11,8 +11,8 @@ env → replay → ensemble → search over action sequences, each judged by man
 
 Nothing learns behaviour: the first action of the plan is taken, and the search begins anew from the
 rest of it. Before it in the lineage: MBPO, the same ensemble with a policy. After it: PlaNet, the
-same search in latent space. Different from the paper: rewards are learnt too; actions are searched
-for as `planning.cem` says.
+same search in latent space. Different from the paper: rewards are learnt too; fits stop early and
+have the weight decays of MBPO; actions are searched for as `planning.cem` says.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class PETS:
     """whom a particle asks: tsinf, one member for all steps; ts1, another one at every step; or
     mean, all of them"""
     particles: int = static(20)
-    """particles that judge a sequence; 1 is enough where all members are asked"""
+    """particles that judge a sequence; one does where all members are asked"""
     planned: int = static(25)
     """steps that are planned ahead"""
     population: int = static(400)
@@ -153,13 +153,16 @@ class PETS:
             )
         self.world.check()
         sequences.check_choices(self, {"planner": PLANNERS, "propagation": PARTICLES})
-        for field in ("num_envs", "prefill", "refit_every", "particles", "planned", "iterations"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
+        sequences.check_sizes(self, "num_envs", "capacity", "batch_size", "refit_every")
+        sequences.check_sizes(self, "particles", "planned", "iterations")
         if not 0 < self.elites <= self.population:
             raise UsageError(
                 f"elites ({self.elites}) must be from 1 to population ({self.population})."
             )
+        if not 0.0 <= self.kept <= 1.0:
+            raise UsageError(f"kept is a share of the elites, from 0 to 1; got {self.kept}.")
+        if self.decay < 1.0:
+            raise UsageError(f"decay is at least 1, where nothing shrinks; got {self.decay}.")
         sequences.check_refits(self)
 
     @property
@@ -200,18 +203,21 @@ class PETS:
         memory = jax.tree.map(renewed, self.memory(batch_size), memory)
         world = params["world"]
         step = partial(self.world.step, world)
+        particles = 1 if self.propagation == "mean" else self.particles
 
         def one(key, observation, memory):
             latent = Latent(observation, jnp.int32(-1))
-            score = planning.scorer(step, latent, particles=self.particles)
+            score = planning.scorer(step, latent, particles=particles)
             return self.plan(key, score, memory)
 
         plan_key, random_key = jax.random.split(key)
         keys = jax.random.split(plan_key, batch_size)
-        action, memory = jax.vmap(one)(keys, timestep.observation, memory)
+        planned = jax.vmap(one)(keys, timestep.observation, memory)
         # A world that was never fitted has opinions, but no reasons.
-        anything = jax.random.uniform(random_key, action.shape, minval=-1.0, maxval=1.0)
-        return ActorOutput(jnp.where(world.inputs.count > 0, action, anything), memory)
+        shape = (batch_size, *self.spec.action.shape)
+        anything = jax.random.uniform(random_key, shape, minval=-1.0, maxval=1.0)
+        fitted = partial(jnp.where, world.inputs.count > 0)
+        return ActorOutput(*jax.tree.map(fitted, planned, (anything, memory)))
 
     def plan(self, key, score, memory: Memory):
         """The first action `[A]` of the best plan, and what is left of it for the next step.

@@ -127,9 +127,7 @@ class PPO:
     def check(self):
         """Raises UsageError for what no run could make sense of."""
         sequences.check_spaces(self.spec, "ppo")
-        for field in ("num_envs", "rollout", "epochs", "minibatches"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
+        sequences.check_sizes(self, "num_envs", "rollout", "epochs", "minibatches")
         size = self.rollout * self.num_envs
         if size % self.minibatches:
             raise UsageError(

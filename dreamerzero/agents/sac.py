@@ -119,12 +119,11 @@ class SAC:
         """Raises UsageError for what no run could make sense of."""
         if isinstance(self.spec.action, Discrete):
             raise UsageError(
-                f"sac wants continuous actions; those of {self.spec.name} are discrete. "
+                f"{type(self).__name__} wants continuous actions; those of {self.spec.name} are "
+                "discrete. "
                 "Try dqn or ppo there."
             )
-        for field in ("num_envs", "batch_size", "capacity"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
+        sequences.check_replay(self)
         sequences.check_spaces(self.spec, "sac")
 
     @property

@@ -1,4 +1,4 @@
-"""What agents share that learn a recurrent world from replayed sequences."""
+"""What agents share: checks of their fields, plans of their phases, replayed sequences."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ def filter_in(spec: EnvSpec, world: RSSM, params, key, timestep: TimeStep, memor
 
 
 def check(agent, name: str) -> None:
-    """Raises UsageError for environments and sizes that no such agent could make sense of."""
+    """Raises UsageError for environments and sizes that no agent with replayed sequences could make
+    sense of."""
     check_spaces(agent.spec, name)
+    check_replay(agent)
     frames = agent.capacity // agent.num_envs
     if frames <= 2 * agent.batch_length:
         raise UsageError(
@@ -52,7 +54,7 @@ def check(agent, name: str) -> None:
 def check_spaces(spec: EnvSpec, name: str) -> None:
     """Raises UsageError for observations and actions that the networks here do not take."""
     observation = spec.observation
-    if len(spec.action.shape) > 1:
+    if len(spec.action.shape) != isinstance(spec.action, Box):
         raise UsageError(
             f"{name} acts with one integer or a vector; {spec.name} wants actions of shape "
             f"{spec.action.shape}. Flatten them in the environment."
@@ -74,6 +76,20 @@ def _bounded(space: Box) -> bool:
     return np.ndim(low) == np.ndim(high) == 0 and bool(
         np.isfinite([low, high]).all() and low < high
     )
+
+
+def check_replay(agent) -> None:
+    """Raises UsageError for a replay that holds nothing or is not learnt from."""
+    check_sizes(agent, "num_envs", "batch_size", "capacity")
+    if not agent.train_ratio > 0.0:
+        raise UsageError(f"train_ratio is above 0; got {agent.train_ratio}.")
+
+
+def check_sizes(agent, *fields: str) -> None:
+    """Raises UsageError for a field below 1."""
+    for field in fields:
+        if getattr(agent, field) < 1:
+            raise UsageError(f"{field} is at least 1; got {getattr(agent, field)}.")
 
 
 def check_choices(agent, choices: dict[str, tuple[str, ...]]) -> None:
@@ -112,11 +128,14 @@ def phases(agent, steps: int, frames: int | None = None) -> tuple[Phase, Phase]:
 
 
 def check_refits(agent) -> None:
-    """Raises UsageError if `refit_every` steps cannot be shared by all environments."""
+    """Raises UsageError if `refit_every` steps cannot be shared by all environments, or the first
+    fit had nothing to learn from or to be judged by."""
     if agent.refit_every % agent.num_envs:
         raise UsageError(
             f"refit_every ({agent.refit_every}) must be a multiple of num_envs ({agent.num_envs})."
         )
+    if agent.prefill < 2:
+        raise UsageError(f"prefill is at least 2, or nothing is held out; got {agent.prefill}.")
 
 
 def refits(agent, steps: int) -> tuple[int, int, int]:

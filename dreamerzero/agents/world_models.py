@@ -227,9 +227,9 @@ class WorldModels:
                 f"real_generations need an environment that its name can build: {self.spec.name} "
                 "builds another. Evolve it in dreams: leave real_generations at 0."
             )
-        for field in ("num_envs", "rounds", "vision_batch", "memory_batch", "check_every"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field} is at least 1; got {getattr(self, field)}.")
+        sequences.check_sizes(
+            self, "num_envs", "rounds", "vision_batch", "memory_batch", "check_every"
+        )
         for field in ("generations", "real_generations"):
             if getattr(self, field) % self.check_every:
                 raise UsageError(

@@ -112,7 +112,7 @@ class HostEnvs:
         content = io.BytesIO()
         try:
             _Pickler(content).dump(self.envs)
-        except (TypeError, AttributeError, NotImplementedError, pickle.PicklingError):
+        except (TypeError, ValueError, AttributeError, NotImplementedError, pickle.PicklingError):
             return None
         return zlib.compress(content.getvalue(), level=1)
 
@@ -198,7 +198,7 @@ def face(name: str) -> HostEnv:
         said = str(error).rstrip(".")
         raise UsageError(f"Cannot build environment {name!r}: {said}.{_extra(name)}") from error
     for space in (env.observation_space, env.action_space):
-        if getattr(space, "start", 0):
+        if np.any(getattr(space, "start", 0)):
             raise UsageError(f"{name}: {space} does not begin with 0. Let it do so.")
     observation, _ = env.reset(seed=0)
     seen = jax.eval_shape(jnp.asarray, observation) if _plain(observation) else observation

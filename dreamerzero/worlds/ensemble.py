@@ -38,7 +38,13 @@ PESSIMISM = ("none", "epistemic", "aleatoric")
 
 
 def weight_decays(layers: int) -> tuple[float, ...]:
-    """Of so many hidden layers, from 2, and the last one: with 4 those of the papers."""
+    """Of so many hidden layers, and the last one: with 4 those of MBPO's code.
+
+    Raises:
+      UsageError: for less than 2 hidden layers.
+    """
+    if layers < 2:
+        raise UsageError(f"A member of an ensemble has 2 hidden layers or more; got {layers}.")
     return (2.5e-5, 5e-5, *[7.5e-5] * (layers - 2), 1e-4)
 
 
@@ -130,7 +136,9 @@ class Ensemble:
                 "Choose an agent whose world has latents, or change the observation."
             )
         if not 1 <= self.elites <= self.members:
-            raise UsageError(f"elites is 1 to members ({self.members}); got {self.elites}.")
+            raise UsageError(f"1 to {self.members} members can be asked; got {self.elites}.")
+        if self.pessimism not in PESSIMISM:
+            raise UsageError(f"pessimism is one of {', '.join(PESSIMISM)}; got {self.pessimism!r}.")
 
     def init(self, key) -> Params:
         self.check()
@@ -265,7 +273,7 @@ class Ensemble:
         return loss + self.bound_scale / self.members * width, error
 
     def fit(self, params, optimiser, key, data: Transition, size):
-        """Goes on learning until errors on held-out data stop falling (Janner et al. 2019, B).
+        """Goes on learning until errors on held-out data stop falling (Janner et al. 2019).
 
         Each member learns from a bootstrap of its own: as many rows as there are, drawn from them
         with replacement, and passed through once an epoch from a random place on. It keeps the

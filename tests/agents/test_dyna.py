@@ -379,7 +379,7 @@ def test_floats_are_leaves_and_do_not_recompile():
         ("CartPole-v1", {}, "integers; those of CartPole-v1 are float32"),
         ("DynaMaze-v0", {"sampling": "greedy"}, "uniform, prioritised; got 'greedy'"),
         ("DynaMaze-v0", {"model": "exact"}, "deterministic, expected, sampled"),
-        ("DynaMaze-v0", {"planning_steps": -1}, "planning_steps is from 0"),
+        ("DynaMaze-v0", {"planning_steps": -1}, "planning_steps is not negative"),
         ("DynaMaze-v0", {"epsilon": 1.5}, "epsilon is from 0.0 to 1.0; got 1.5"),
         ("DynaMaze-v0", {"num_envs": 0}, "num_envs is from 1"),
         ("DynaMaze-v0", {"sampling": "prioritised", "planning_steps": 0}, "planning_steps=0"),

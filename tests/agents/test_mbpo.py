@@ -169,8 +169,10 @@ def test_a_run_is_prefill_and_refits_with_all_the_updates_of_their_steps(pendulu
     [
         ("CartPole-v1", {}, "continuous.*Try dqn or ppo"),
         ("Pendulum-pixels", {}, "predicts float32 vectors"),
-        ("Pendulum-v1", {"elites": 4}, "elites"),
+        ("Pendulum-v1", {"elites": 4}, "can be asked; got 4"),
         ("Pendulum-v1", {"rollouts": 0}, "rollouts"),
+        ("Pendulum-v1", {"prefill": 1}, "prefill is at least 2"),
+        ("Pendulum-v1", {"world_layers": 1}, "2 hidden layers or more"),
         ("Pendulum-v1", {"shortest": 2}, "longest"),
         ("Pendulum-v1", {"refit_every": 41}, "multiple of num_envs"),
         ("Pendulum-v1", {"real_ratio": 1.5}, "real_ratio"),

@@ -213,6 +213,9 @@ def test_the_slow_world_follows_and_plays():
         ("CartPole-v1", {"reanalysed": 1.5}, "from 0 to 1"),
         ("CartPole-v1", {"capacity": 32}, "capacity"),
         ("CartPole-v1", {"simulations": 0}, "simulations"),
+        ("CartPole-v1", {"num_envs": 0}, "num_envs is at least 1"),
+        ("CartPole-v1", {"train_ratio": 0.0}, "train_ratio is above 0"),
+        ("CartPole-v1", {"layers": -1}, "layers is not negative"),
     ],
 )
 def test_what_it_cannot_do_is_refused(name, fields, message):

@@ -90,9 +90,10 @@ def test_before_the_first_fit_actions_are_anything(pendulum):
     agent = small(pendulum)
     params = jax.jit(agent.init)(jax.random.key(0)).params
     _, timestep = jax.vmap(pendulum.reset)(jax.random.split(jax.random.key(1), 1000))
-    action, _, _ = jax.jit(partial(agent.act, explore=True))(
+    action, memory, _ = jax.jit(partial(agent.act, explore=True))(
         params, jax.random.key(2), timestep, agent.memory(1000)
     )
+    assert not memory.mean.any()
     np.testing.assert_allclose(np.histogram(action, 4, (-1, 1))[0] / 1000, 0.25, atol=0.06)
 
 
@@ -134,12 +135,14 @@ def test_in_the_true_dynamics_it_swings_the_pendulum_up(pendulum, planner):
     [
         ("CartPole-v1", {}, "continuous.*Try dqn or muzero"),
         ("Pendulum-pixels", {}, "predicts float32 vectors"),
-        ("Pendulum-v1", {"best": 4}, "elites is 1 to members"),
+        ("Pendulum-v1", {"best": 4}, "can be asked; got 4"),
         ("Pendulum-v1", {"elites": 100}, "elites"),
         ("Pendulum-v1", {"planner": "cme"}, "random, cem, icem, mppi"),
         ("Pendulum-v1", {"propagation": "ts2"}, "ts1, tsinf, mean"),
         ("Pendulum-v1", {"refit_every": 41}, "multiple of num_envs"),
         ("Pendulum-v1", {"particles": 0}, "particles"),
+        ("Pendulum-v1", {"kept": 2.0}, "kept is a share"),
+        ("Pendulum-v1", {"decay": 0.5}, "decay is at least 1"),
     ],
 )
 def test_what_it_cannot_do_is_refused(name, fields, message):

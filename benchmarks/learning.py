@@ -1,4 +1,4 @@
-"""Learning runs: tasks with thresholds, four seeds each, resumable.
+"""Learning runs: tasks with thresholds, four seeds each if not said otherwise, resumable.
 
 Runs land in `runs/learning/`; repeat a command after an interruption. Results go, as one JSON and a
 figure for each task, into `benchmarks/results/`; what they hold of other tasks stays.

@@ -1,4 +1,4 @@
-"""Does MuZero learn? Four or six seeds on each task, with the sizes for CPUs.
+"""Does MuZero learn? Six seeds, four, or where a task is long fewer, with the sizes for CPUs.
 
 `learning.py` says what becomes of the runs.
 

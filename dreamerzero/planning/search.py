@@ -82,7 +82,8 @@ def puct_search(
 
     Args:
       latent: where to search from, leaves `[B, ...]`.
-      noise: share of Dirichlet noise in the root's prior.
+      noise: share of Dirichlet noise in the root's prior. mctx draws it for all actions before it
+        forbids the illegal ones, so that there is less of it where few are legal.
       concentration: of the Dirichlet distribution, for each action.
       temperature: 0 takes the action with most visits.
       c_init, c_base: weights of the prior against the values (eq. 2).

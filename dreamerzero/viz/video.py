@@ -32,7 +32,8 @@ def record(agent, params, env, key, path) -> float:
       params: what the agent acts with, of one run.
       path: the file, ending in .gif or .svg.
     Returns:
-      The return of what is shown: the episode, or its first `STEPS` steps.
+      The return of what is shown: the episode, or its first `STEPS` steps. Of a board game it is
+      the last move's reward.
     """
     path = Path(path)
     suffix = ".svg" if isinstance(getattr(env, "environment", None), Board) else ".gif"

@@ -15,6 +15,7 @@ codes their meaning (in 2048 they all became one without it); values are n-step 
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
 from flax import struct
 
@@ -33,6 +34,10 @@ class MuZeroStochastic(MuZero):
     consistency: float = static(2.0)
     codes: int = static(32)
     """what can happen after an action, at most"""
+
+    PRESETS: ClassVar[dict[str, dict]] = MuZero.PRESETS | {
+        "2048": MuZero.PRESETS["2048"] | {"simulations": 50}  # nodes of chance take theirs
+    }
 
     def check(self):
         super().check()

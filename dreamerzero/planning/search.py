@@ -8,7 +8,8 @@ up, so every node's value is that of the player to move. Where the episode is ov
 zero, and nothing that is imagined behind that point counts.
 
 mctx normalises action values by those of the parent and its other children, not by the range of the
-whole tree as the papers do.
+whole tree as the papers do. Where chance moves we do as the papers: differences that are small
+beside that range stay small there, and so does the noise of values that are hard to tell apart.
 """
 
 from __future__ import annotations
@@ -156,10 +157,22 @@ def stochastic_search(
         illegal,
         decision_recurrent_fn=decision,
         chance_recurrent_fn=chance,
+        qtransform=in_range_of_tree,
         dirichlet_fraction=noise,
         dirichlet_alpha=concentration,
         temperature=temperature,
     )
+
+
+def in_range_of_tree(tree: mctx.Tree, node):
+    """Action values `[A]` at a `node`, from 0 for the least in the tree to 1 for the largest
+    (Schrittwieser et al. 2020, eq. 5); 0 if unvisited. The tree is unbatched."""
+    visited = tree.children_visits > 0
+    values = tree.children_rewards + tree.children_discounts * tree.children_values
+    low = jnp.min(values, where=visited, initial=jnp.inf)
+    high = jnp.max(values, where=visited, initial=-jnp.inf)
+    scaled = (values[node] - low) / jnp.maximum(high - low, 1e-8)
+    return jnp.where(visited[node], scaled, 0.0)
 
 
 @struct.dataclass

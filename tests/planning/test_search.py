@@ -18,6 +18,7 @@ from dreamerzero.planning import (
     sampled,
     stochastic_search,
 )
+from dreamerzero.planning.search import in_range_of_tree
 from dreamerzero.types import Prediction
 
 FORBIDDEN = -1e9
@@ -131,6 +132,33 @@ def test_the_adapter_is_mctx_and_nothing_else():
         np.testing.assert_array_equal(ours.value, theirs.search_tree.summary().value)
 
 
+def test_action_values_are_told_by_the_range_of_the_tree():
+    """Against a loop over all edges, in a walk whose rewards grow with the place."""
+
+    def step(key, action, place):
+        place = 2 * place + action
+        return Prediction(jnp.sin(place) * place, jnp.full(place.shape, 0.9)), place
+
+    def evaluate(place):
+        return jnp.zeros((len(place), 2)), jnp.cos(place)
+
+    found = puct_search(jax.random.key(0), evaluate, step, jnp.array([1.0]), simulations=20)
+    tree = jax.tree.map(lambda leaf: leaf[0], found.tree)
+    values = {}
+    for node in range(21):
+        for action in range(2):
+            child = tree.children_index[node, action]
+            if child >= 0:
+                reward = tree.children_rewards[node, action]
+                values[node, action] = float(reward + 0.9 * tree.node_values[child])
+    low, high = min(values.values()), max(values.values())
+    for node in range(21):
+        edges = [values.get((node, action), low) for action in range(2)]
+        expected = (np.array(edges) - low) / (high - low)
+        np.testing.assert_allclose(in_range_of_tree(tree, node), expected, atol=1e-5)
+    assert len(values) == 20
+
+
 def test_sampled_priors_are_right_on_average():
     """Four actions by enumeration: drawn from another distribution than the policy, corrected by
     β̂/β · π they weigh what they weigh in the policy (Hubert et al. 2021, eq. 7)."""
@@ -228,7 +256,7 @@ def test_chance_is_weighed_by_its_probability():
         )
         return prediction, jnp.where(over, node, 1 + action * outcomes + outcome)
 
-    search = partial(stochastic_search, simulations=2000, noise=0.0, temperature=0.0)
+    search = partial(stochastic_search, simulations=4000, noise=0.0, temperature=0.0)
     found = jax.jit(search, static_argnums=(1, 2, 3))(
         jax.random.key(0), evaluate, decide, happen, jnp.zeros(1, jnp.int32)
     )

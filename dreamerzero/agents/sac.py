@@ -120,8 +120,7 @@ class SAC:
         if isinstance(self.spec.action, Discrete):
             raise UsageError(
                 f"{type(self).__name__} wants continuous actions; those of {self.spec.name} are "
-                "discrete. "
-                "Try dqn or ppo there."
+                "discrete. Try dqn or ppo there."
             )
         sequences.check_replay(self)
         sequences.check_spaces(self.spec, "sac")

@@ -227,9 +227,13 @@ class WorldModels:
                 f"real_generations need an environment that its name can build: {self.spec.name} "
                 "builds another. Evolve it in dreams: leave real_generations at 0."
             )
-        sequences.check_sizes(
-            self, "num_envs", "rounds", "vision_batch", "memory_batch", "check_every"
-        )
+        sequences.check_sizes(self, "num_envs", "rounds", "latents", "units", "depth", "mixtures")
+        sequences.check_sizes(self, "vision_batch", "memory_batch", "memory_length", "check_every")
+        sequences.check_sizes(self, "episodes", "check_episodes", "dreamt_steps")
+        for field in ("temperature", "sigma"):
+            value = getattr(self, field)
+            if isinstance(value, int | float) and value <= 0:
+                raise UsageError(f"{field} is above 0; got {value}.")
         for field in ("generations", "real_generations"):
             if getattr(self, field) % self.check_every:
                 raise UsageError(
@@ -288,7 +292,7 @@ class WorldModels:
 
     @property
     def optimisers(self) -> dict[str, optax.GradientTransformation]:
-        last = max(self.memory_updates * self.rounds, 1)
+        last = max(self.memory_updates, 1)  # of a round
 
         def falling(count):
             progress = jnp.minimum(count / last, 1.0)
@@ -380,9 +384,16 @@ class WorldModels:
         return self._update(state, "vision", self.world.vision_loss, loss_key, pictures)
 
     def forget(self, state: State, key) -> tuple[State, Metrics]:
-        """V is another: its old codes mean nothing."""
+        """V is another, and codes mean something else: M and the search for C begin anew with them,
+        from the weights that they have."""
         none = jnp.zeros_like(state.codes.head)
-        return state.replace(codes=state.codes.replace(head=none, fresh=none)), {}
+        memory = self.optimisers["memory"].init(state.params["world"]["memory"])
+        state = state.replace(
+            codes=state.codes.replace(head=none, fresh=none),
+            optimiser=state.optimiser | {"memory": memory},
+            search=self.evolution.init(state.params["controller"]),
+        )
+        return state, {}
 
     def learn_memory(self, state: State, key) -> tuple[State, Metrics]:
         """One update of M, on one batch of sequences."""

@@ -203,10 +203,19 @@ def test_who_acts_yields_to_the_fitter_alone(monkeypatch):
     np.testing.assert_array_equal(after.params["controller"], state.params["controller"])
 
 
-def test_codes_of_another_v_are_forgotten():
+def test_with_another_v_codes_are_forgotten_and_m_and_the_search_begin_anew():
     agent = small()
-    state, _ = jax.jit(agent.forget)(seen(agent), key(1))
-    assert (state.codes.size == 0).all()
+    state = seen(agent)
+    for _ in range(3):
+        state, _ = jax.jit(agent.learn_memory)(state, key(2))
+    state, _ = jax.jit(agent.evolve)(state, key(3))
+    after, _ = jax.jit(agent.forget)(state, key(1))
+    assert (after.codes.size == 0).all()
+    assert any(leaf.any() for leaf in jax.tree.leaves(state.optimiser["memory"]))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(after.optimiser["memory"]))
+    jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+    np.testing.assert_array_equal(after.search.mean, state.params["controller"])
+    np.testing.assert_allclose(after.search.std, agent.sigma)
 
 
 @pytest.mark.parametrize("name", ["CartPole-pixels", "CarTrack-v0"])
@@ -361,6 +370,8 @@ def test_discrete_actions_are_the_largest_of_what_the_controller_says():
         ("Pendulum-pixels", {"population": 3}, "population is 4 or more"),
         ("Pendulum-pixels", {"capacity": 20}, "capacity 20 over 2 environments leaves 10"),
         ("Pendulum-pixels", {"rounds": 0}, "rounds is at least 1"),
+        ("Pendulum-pixels", {"mixtures": 0}, "mixtures is at least 1"),
+        ("Pendulum-pixels", {"temperature": 0.0}, "temperature is above 0"),
         ("Pendulum-pixels", {"generations": 5}, "multiple of check_every, 2; got 5"),
         ("Pendulum-pixels", {"pictures": 39}, "at least 20 for each of 2 environments; got 39"),
         pytest.param(

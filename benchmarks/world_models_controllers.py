@@ -5,7 +5,7 @@ are evolved anew, in dreams of at most 1,000 steps, and then play 100 real episo
 
 - TakeCover-v0: one for each temperature τ. In cold dreams a controller exploits what M overlooks.
 - CarTrack-v0: one that sees V's code z alone, one that has a hidden layer for it, and one that
-  sees M's hidden state h too, by as many generations as the run has; and in the real environment,
+  sees M's hidden state h too, by as many generations as a round has; and in the real environment,
   by 40 generations of 16 × 4 episodes, also with an M that learnt nothing.
 
     python benchmarks/world_models_learning.py               # the runs

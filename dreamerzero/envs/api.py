@@ -178,7 +178,7 @@ def instance(path: str, **options) -> gymnax_api.Environment | gymnasium.Env:
         environment = getattr(importlib.import_module(module_name), class_name)(**options)
         if not isinstance(environment, gymnax_api.Environment | gymnasium.Env):
             raise TypeError(f"{class_name} is no gymnax Environment and no gymnasium Env")
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UsageError(
             f"Cannot build environment {path!r}: {error}. Give a name from `dreamerzero envs`, or "
             "module:Class of a gymnax Environment or a gymnasium Env that is importable and needs "

@@ -98,7 +98,7 @@ class VisionMemory:
         fits = isinstance(space, Box) and len(shape) == 3 and shape[:2] == (SIDE, SIDE)
         if not fits or np.ndim(bounds) != 1 or not np.isfinite(bounds).all():
             raise UsageError(
-                f"It sees pictures of shape ({SIDE}, {SIDE}, C) with two finite bounds; "
+                f"V sees pictures of shape ({SIDE}, {SIDE}, C) with two finite bounds; "
                 f"{self.spec.name} shows {space}. Choose an environment of pictures, or dreamer."
             )
 

@@ -67,10 +67,15 @@ class Duel(Environment):
         """What the opponent's move leads to, with its reward for that and whether it ends there."""
         choice_key, move_key = jax.random.split(key)
         rules, rival = params
-        no, legal = jnp.zeros((), bool), self.board.legal_actions(state)
-        seen = TimeStep(observation, jnp.float32(0.0), no, no, no, legal=legal, state=state)
-        action = self.opponent(rival, choice_key, seen)
+        action = self.opponent(rival, choice_key, view(self.board, observation, state))
         return self.board.step_env(move_key, state, action, rules)[:4]
+
+
+def view(board: Environment, observation, state) -> TimeStep:
+    """What a player knows of a position, unbatched."""
+    no = jnp.zeros((), bool)
+    legal = board.legal_actions(state)
+    return TimeStep(observation, jnp.float32(0.0), no, no, no, legal=legal, state=state)
 
 
 @functools.cache  # environments hash by identity: a second one would recompile

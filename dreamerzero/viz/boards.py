@@ -6,7 +6,6 @@ left. In Connect Four a number, 1 to 7, is the column that a stone falls into.
 
 from __future__ import annotations
 
-import functools
 import string
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 
 from dreamerzero.envs import Env
-from dreamerzero.training.games import played_by
+from dreamerzero.training.games import played_by, view
 from dreamerzero.types import UsageError
 
 PLAYABLE = ("TicTacToe-pgx", "ConnectFour-pgx", "Othello-pgx", "Go9x9-pgx")
@@ -39,8 +38,7 @@ def play(
       The person's result, −1, 0 or 1; None if she gave up.
     """
     start_key, key = jax.random.split(key)
-    answer = jax.jit(functools.partial(played_by(agent), params))
-    move = jax.jit(env.environment.game.step)
+    answer, move = _player(agent, params, env), jax.jit(env.environment.game.step)
     state, turn = env.reset(start_key)[0], 0
     say(f"{example(env)}; an empty line gives up.")
     while not (state.terminated | state.truncated):
@@ -60,6 +58,16 @@ def play(
     result = float(state.rewards[mover]) * (1 if persons else -1)
     say({1: "You win.", 0: "A draw.", -1: "You lose."}[round(result)])
     return result
+
+
+def _player(agent, params, env: Env):
+    """(key, state of pgx) -> the agent's move."""
+    player = played_by(agent)
+
+    def move(key, state):
+        return player(params, key, view(env.environment, state.observation, state))
+
+    return jax.jit(move)
 
 
 def _ask(env: Env, state, ask, say) -> int | None:
@@ -116,8 +124,7 @@ def record(agent, params, env: Env, key, path: Path) -> float:
     from pgx import save_svg_animation
 
     start_key, key = jax.random.split(key)
-    act = jax.jit(functools.partial(played_by(agent), params))
-    move = jax.jit(env.environment.game.step)
+    act, move = _player(agent, params, env), jax.jit(env.environment.game.step)
     state = env.reset(start_key)[0]
     states, mover = [state], state.current_player
     while not (state.terminated | state.truncated):

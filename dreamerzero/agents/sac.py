@@ -117,13 +117,14 @@ class SAC:
 
     def check(self):
         """Raises UsageError for what no run could make sense of."""
+        name = type(self).__name__.lower()
         if isinstance(self.spec.action, Discrete):
             raise UsageError(
-                f"{type(self).__name__} wants continuous actions; those of {self.spec.name} are "
-                "discrete. Try dqn or ppo there."
+                f"{name} wants continuous actions; those of {self.spec.name} are discrete. "
+                "Try dqn or ppo there."
             )
         sequences.check_replay(self)
-        sequences.check_spaces(self.spec, "sac")
+        sequences.check_spaces(self.spec, name)
 
     @property
     def actor(self) -> EncoderMLP:

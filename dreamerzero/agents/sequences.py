@@ -81,8 +81,7 @@ def _bounded(space: Box) -> bool:
 def check_replay(agent) -> None:
     """Raises UsageError for a replay that holds nothing or is not learnt from."""
     check_sizes(agent, "num_envs", "batch_size", "capacity")
-    if not agent.train_ratio > 0.0:
-        raise UsageError(f"train_ratio is above 0; got {agent.train_ratio}.")
+    check_positive(agent, "train_ratio")
 
 
 def check_sizes(agent, *fields: str) -> None:
@@ -90,6 +89,14 @@ def check_sizes(agent, *fields: str) -> None:
     for field in fields:
         if getattr(agent, field) < 1:
             raise UsageError(f"{field} is at least 1; got {getattr(agent, field)}.")
+
+
+def check_positive(agent, *fields: str) -> None:
+    """Raises UsageError for a number that is not above 0; arrays and tracers pass."""
+    for field in fields:
+        value = getattr(agent, field)
+        if isinstance(value, int | float) and not value > 0:
+            raise UsageError(f"{field} is above 0; got {value}.")
 
 
 def check_choices(agent, choices: dict[str, tuple[str, ...]]) -> None:

@@ -230,10 +230,7 @@ class WorldModels:
         sequences.check_sizes(self, "num_envs", "rounds", "latents", "units", "depth", "mixtures")
         sequences.check_sizes(self, "vision_batch", "memory_batch", "memory_length", "check_every")
         sequences.check_sizes(self, "episodes", "check_episodes", "dreamt_steps")
-        for field in ("temperature", "sigma"):
-            value = getattr(self, field)
-            if isinstance(value, int | float) and value <= 0:
-                raise UsageError(f"{field} is above 0; got {value}.")
+        sequences.check_positive(self, "temperature", "sigma")
         for field in ("generations", "real_generations"):
             if getattr(self, field) % self.check_every:
                 raise UsageError(

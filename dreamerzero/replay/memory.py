@@ -40,7 +40,7 @@ def available(device) -> int:
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return min(_host_memory(), *_container_limits())
+    return min([_host_memory(), *_container_limits()])
 
 
 def readable(number: int) -> str:

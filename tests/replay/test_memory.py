@@ -49,6 +49,12 @@ def test_a_containers_limit_counts(monkeypatch):
     assert memory.available(jax.devices("cpu")[0]) == 2**20
 
 
+def test_outside_of_containers_nothing_else_does(monkeypatch):
+    monkeypatch.setattr(memory, "_host_memory", lambda: 2**20)
+    monkeypatch.setattr(memory, "_container_limits", lambda: [])
+    assert memory.available(jax.devices("cpu")[0]) == 2**20
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (2**20 - 1, "1.0 MiB"),

@@ -135,8 +135,8 @@ class Networks(nn.Module):
         return self.lstm(memory, self._flat(latent))
 
     def outcome(self, latent, seen=None):
-        """Logits of the classes `[..., K]` of the reward, or of the value prefix of what was `seen`
-        on the way; and of going on `[...]`."""
+        """Logits of the classes `[..., K]` of the reward; or of the value prefix, or of the reward,
+        of what was `seen` on the way; and of going on `[...]`."""
         return self.reward(latent if seen is None else seen), self.go_on(latent)[..., 0]
 
     def prediction(self, latent):
@@ -186,7 +186,7 @@ class ChanceNetworks(Networks):
         projected = self.guess(latent, jnp.ones(len(latent))) if self.projects else None
         legal = self.legality(latent) if self.masked else None
         foretold = self.foretell(afterstate)
-        return foretold, self.outcome(latent), self.prediction(latent), projected, legal
+        return foretold, self.outcome(latent, afterstate), self.prediction(latent), projected, legal
 
     def foretell(self, afterstate):
         """Logits of what may happen `[..., C]`, and of the value's classes `[..., K]`."""

@@ -1,7 +1,7 @@
 """A value-equivalent world in which chance has a move of its own.
 
     a_k = φ(s_{k−1}, a)                 what the action leads to: the afterstate
-    σ_k, Q_k = ψ(a_k)                   how likely each of C outcomes is, value before it is known
+    σ_k, Q_k, r_k = ψ(a_k)              how likely each of C outcomes is; what is known before
     c_k = one-hot argmax e(o_{k−1}, o_k)    which one it was, as a code
     s_k = g(a_k, c_k)                   the state after it; all else as in `value_equivalent`
 
@@ -9,7 +9,8 @@ Antonoglou et al. 2022, "Planning in Stochastic Environments with a Learned Mode
 mean is learnt: the encoder e gets the gradient of whatever is read from s_k, straight through the
 argmax. Only learning knows them; imagining, they are drawn from σ. Different from the paper: e sees
 the last two observations, not all, and is not drawn towards its own argmax: then in one of six runs
-it called everything that happens by one name.
+it called everything that happens by one name. And rewards are read from the afterstate, as their
+means: from s_k codes told them in learning, and a search, which draws codes, had them as noise.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Chance(ValueEquivalent):
         return self.happen(params, jax.random.categorical(key, logits), afterstate)
 
     def decide(self, params, action, latent):
-        """φ and ψ: afterstates `[B, latent]`, logits `[B, C]` of what may happen, values `[B]`."""
+        """φ and ψ, but for the reward: afterstates `[B, latent]`, logits `[B, C]` of what may
+        happen, values `[B]`."""
         afterstate = self._apply(params, ChanceNetworks.dynamics, latent, self._action(action))
         logits, value = self._apply(params, ChanceNetworks.foretell, afterstate)
         return afterstate, logits, self.scalar.mean(value)
@@ -49,7 +51,7 @@ class Chance(ValueEquivalent):
         """g: what follows if `code [B]` happens in afterstates `[B, latent]`."""
         code = jax.nn.one_hot(code, self.codes)
         latent = self._apply(params, ChanceNetworks.happen, afterstate, code)
-        return self._outcome(params, latent), latent
+        return self._outcome(params, latent, afterstate), latent
 
     def _foresee(self, params, root, batch: Unroll):
         seen = jnp.concatenate([batch.observation[None], batch.following])
@@ -67,7 +69,8 @@ class Chance(ValueEquivalent):
         _, (latents, afterstates) = jax.lax.scan(body, root, inputs)
         chance, value = self._apply(params, ChanceNetworks.foretell, afterstates)
         happened = jax.lax.stop_gradient(codes)
-        return latents, {
+        losses = {
             "chance": -jnp.sum(happened * jax.nn.log_softmax(chance), axis=-1),
             "afterstate": self.value_scale * self.scalar.loss(value, batch.value[:-1]),
         }
+        return latents, afterstates, losses

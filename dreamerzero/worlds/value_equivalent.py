@@ -184,7 +184,7 @@ class ValueEquivalent:
         root = self._apply(params, Networks.represent, batch.observation)
         latents = root[None]
         if self.foresees:
-            foreseen, foretold = self._foresee(params, root, batch)
+            foreseen, seen, foretold = self._foresee(params, root, batch)
             latents = jnp.concatenate([latents, foreseen])
         outputs, value = self._apply(params, Networks.prediction, latents)
         if batch.legal is not None:
@@ -208,7 +208,6 @@ class ValueEquivalent:
         }
         if self.foresees:
             stepped = share * batch.stepped
-            seen = self._remember(params, foreseen) if self.prefix else None
             rewards = prefixes(batch.reward, self.prefix) if self.prefix else batch.reward
             reward, logit = self._apply(params, Networks.outcome, foreseen, seen)
             going_on = batch.going_on.astype(jnp.float32)
@@ -232,14 +231,15 @@ class ValueEquivalent:
         return sum(losses.values()), (error, metrics)
 
     def _foresee(self, params, root, batch: Unroll):
-        """The states `[K, B, latent]` to which the batch's actions lead, and what else there is to
-        lose on the way, `[K, B]` by name."""
+        """The states `[K, B, latent]` to which the batch's actions lead; what rewards are read
+        from, if not from these; and what else there is to lose on the way, `[K, B]` by name."""
 
         def body(state, action):
             state = self._apply(params, Networks.dynamics, halved(state), action)
             return state, state
 
-        return jax.lax.scan(body, root, self._action(batch.action))[1], {}
+        states = jax.lax.scan(body, root, self._action(batch.action))[1]
+        return states, self._remember(params, states) if self.prefix else None, {}
 
     def _root(self, state):
         """The latent in which nothing was rewarded yet."""

@@ -51,7 +51,7 @@ def test_a_containers_limit_counts(monkeypatch):
 
 def test_outside_of_containers_nothing_else_does(monkeypatch):
     monkeypatch.setattr(memory, "_host_memory", lambda: 2**20)
-    monkeypatch.setattr(memory, "_container_limits", lambda: [])
+    monkeypatch.setattr(memory, "_container_limits", list)
     assert memory.available(jax.devices("cpu")[0]) == 2**20
 
 

@@ -34,8 +34,10 @@ def test_a_step_is_a_decision_and_one_of_the_outcomes_it_can_have(spec):
     expected, state = model.happen(params, drawn, afterstate)
     np.testing.assert_allclose(following, state, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(prediction.reward, expected.reward, rtol=1e-4, atol=1e-5)
-    outcomes = [model.happen(params, jnp.full(4, code), afterstate)[1] for code in range(CODES)]
-    assert not np.allclose(outcomes[0], outcomes[1], atol=1e-3)
+    outcomes = [model.happen(params, jnp.full(4, code), afterstate) for code in range(CODES)]
+    assert not np.allclose(outcomes[0][1], outcomes[1][1], atol=1e-3)
+    # A reward is foretold before it is known what happens.
+    np.testing.assert_array_equal(outcomes[0][0].reward, outcomes[1][0].reward)
 
 
 def test_the_loss_of_chance_is_that_of_going_one_by_one():
@@ -54,7 +56,7 @@ def test_the_loss_of_chance_is_that_of_going_one_by_one():
         nats = -np.log(jax.nn.softmax(logits))[np.arange(4), code]
         _, value = model._apply(params, ChanceNetworks.foretell, afterstate)
         _, latent = model.happen(params, code, afterstate)
-        reward, _ = model._apply(params, ChanceNetworks.outcome, latent)
+        reward, _ = model._apply(params, ChanceNetworks.outcome, latent, afterstate)
         total["chance"] += weight * nats
         total["afterstate"] += weight * 0.5 * np.asarray(model.scalar.loss(value, batch.value[k]))
         total["reward"] += weight * np.asarray(model.scalar.loss(reward, batch.reward[k]))

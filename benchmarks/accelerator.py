@@ -56,8 +56,8 @@ def main():
     cases = PARTS[part]()
     # Compiling is most of the waiting, and XLA does not hold Python's lock.
     with ThreadPoolExecutor() as pool:
-        rows = [measure(*programs) for programs in zip(cases, pool.map(compiled, cases))]
-    first = {}
+        programs = list(pool.map(compiled, cases))
+    rows, first = list(map(measure, cases, programs)), {}
     for row in rows:
         row["gain"] = row["a second"] / first.setdefault(row["what"], row["a second"])
     report(f"{jax.default_backend()}_{part}", rows)
@@ -91,7 +91,7 @@ def dreamer() -> list[Case]:
                 fields = Dreamer.PRESETS[preset] | {"batch_size": batch_size, "capacity": capacity}
                 agent = Dreamer(spec=spec, **fields)
                 size = {"sequences": batch_size, "seeds": seeds}
-                cases.append(updates(f"{preset}, {spec.name}: updates", size, agent, seeds))
+                cases.append(updates(f"{preset}, {spec.name}: updates", size, agent, begun, seeds))
             cases += shares(f"{preset}, {spec.name}", agent)
         env = envs.make("CartPole-v1")
         agent = agents.make("dreamer", env, preset, capacity=20_000)
@@ -100,19 +100,19 @@ def dreamer() -> list[Case]:
 
 
 def begun(agent, key):
-    """The agent's state, with enough experience."""
+    """The state of an agent that learns from sequences, with enough experience."""
     state = agent.init(key)
     return agent.observe(state, experience(agent, state.replay.frames.context, key))
 
 
-def updates(what: str, size: dict, agent, seeds: int) -> Case:
+def updates(what: str, size: dict, agent, begin, seeds: int) -> Case:
     def run(states):
         def learn(key, state):
             return jax.lax.scan(agent.learn, state, jax.random.split(key, UPDATES))[0].params
 
         return over_seeds(seeds, learn, states)
 
-    return Case(what, size, UPDATES * seeds, lambda: over_seeds(seeds, partial(begun, agent)), run)
+    return Case(what, size, UPDATES * seeds, lambda: over_seeds(seeds, partial(begin, agent)), run)
 
 
 def shares(what: str, agent) -> list[Case]:
@@ -205,7 +205,8 @@ def ensemble() -> list[Case]:
     spec = halfcheetah()
     cases = [rollouts(MBPO(spec, rollouts=rows)) for rows in (1_000, 10_000, 100_000)]
     for seeds in (1, 16, 64):
-        cases.append(descents("SAC: updates", {"seeds": seeds}, SAC(spec, capacity=20_000), seeds))
+        agent = SAC(spec, capacity=20_000)
+        cases.append(updates("SAC: updates", {"seeds": seeds}, agent, filled, seeds))
     for preset, sizes in (("xs", (1, 32, 1024)), ("paper", (1, 32))):
         agent = PETS(spec, **PETS.PRESETS[preset])
         cases += [plans(f"PETS {preset}: plans", agent, size) for size in sizes]
@@ -223,6 +224,7 @@ def transitions(spec, count: int, key) -> Transition:
 
 
 def filled(agent, key):
+    """The state of an agent that learns from transitions, with enough of them."""
     state = agent.init(key)
     return state.replace(replay=ring.add(state.replay, transitions(agent.spec, 10_000, key)))
 
@@ -235,16 +237,6 @@ def rollouts(agent) -> Case:
 
     start = partial(filled, agent, jax.random.key(0))
     return Case("MBPO: rollouts", {"batch": agent.rollouts}, agent.rollouts, start, run)
-
-
-def descents(what: str, size: dict, agent, seeds: int) -> Case:
-    def run(states):
-        def learn(key, state):
-            return jax.lax.scan(agent.learn, state, jax.random.split(key, UPDATES))[0].params
-
-        return over_seeds(seeds, learn, states)
-
-    return Case(what, size, UPDATES * seeds, lambda: over_seeds(seeds, partial(filled, agent)), run)
 
 
 def plans(what: str, agent, batch: int) -> Case:

@@ -221,6 +221,8 @@ def evaluate(argv: list[str]) -> None:
         raise UsageError(f"--episodes is {options.episodes}; give 1 or more.")
     config = configs.read(options.run_dir)
     agent, env = configs.build(config)
+    if options.video:
+        video.check(env, options.video)
     params = configs.load_params(options.run_dir, config, agent, env)
     video_key, *keys = jax.random.split(jax.random.key(options.seed), config.num_seeds + 1)
     result = {"agent": config.agent, "env": config.env, "episodes": options.episodes}

@@ -111,6 +111,14 @@ def test_eval(trained, dreamerzero, tmp_path):
     assert gif.read_bytes().startswith(b"GIF8")
 
 
+def test_a_video_of_another_kind_is_refused_before_anything_is_played(
+    trained, refused, monkeypatch
+):
+    monkeypatch.setattr("dreamerzero.training.evaluation.evaluate_lanes", None)
+    said = refused("eval", trained[0], "--video", "episode.mp4")
+    assert "videos of DynaMaze-v0 are GIFs, so end its name in .gif." in said
+
+
 @pytest.fixture(scope="module")
 def game(dreamerzero, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "game"

@@ -109,7 +109,12 @@ def read(run_dir: Path) -> RunConfig:
 
 
 def differences(old: RunConfig, new: RunConfig) -> str:
-    """The settings in which two runs differ, as `name: old → new`; empty if they are the same."""
+    """The settings in which two runs differ, as `name: old → new`; empty if they are the same.
+
+    Of two agents the fields are not compared: they mean different things.
+    """
+    if old.agent != new.agent:
+        old, new = (dataclasses.replace(config, fields={}) for config in (old, new))
 
     def flat(config):
         settings = dataclasses.asdict(config)

@@ -24,6 +24,16 @@ STEPS = 500
 FASTEST = 50  # pictures a second; GIF viewers slow faster ones down to 10
 
 
+def check(env, path) -> None:
+    """Raises UsageError for a file that no video of `env` can be."""
+    suffix = ".svg" if _is_board(env) else ".gif"
+    if Path(path).suffix.lower() != suffix:
+        raise UsageError(
+            f"Cannot write {path}: videos of {env.name} are {suffix[1:].upper()}s, so end its name "
+            f"in {suffix}."
+        )
+
+
 def record(agent, params, env, key, path) -> float:
     """Plays one episode with greedy or mean actions and writes it as a GIF, or as an SVG if it is
     a board game, which the agent plays against itself.
@@ -35,14 +45,9 @@ def record(agent, params, env, key, path) -> float:
       The return of what is shown: the episode, or its first `STEPS` steps. Of a board game it is
       the last move's reward.
     """
+    check(env, path)
     path = Path(path)
-    suffix = ".svg" if isinstance(getattr(env, "environment", None), Board) else ".gif"
-    if path.suffix.lower() != suffix:
-        raise UsageError(
-            f"Cannot write {path}: videos of {env.name} are {suffix[1:].upper()}s, so end its name "
-            f"in {suffix}."
-        )
-    if suffix == ".svg":
+    if _is_board(env):
         return boards.record(agent, params, env, key, path)
     images, rewards, speed = (_filmed if isinstance(env, HostEnv) else _painted)(
         agent, params, env, key
@@ -58,6 +63,10 @@ def record(agent, params, env, key, path) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
     return float(returns[-1])
+
+
+def _is_board(env) -> bool:
+    return isinstance(getattr(env, "environment", None), Board)
 
 
 def _painted(agent, params, env, key):

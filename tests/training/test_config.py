@@ -66,6 +66,8 @@ def test_differences_are_named(trained):
         config, steps=5, fields=config.fields | {"layers": (1,)}, preset="x", version="y"
     )
     assert configs.differences(config, other) == "agent.layers: [3, 2] → [1], steps: 100 → 5"
+    other = dataclasses.replace(other, agent="dreamer", steps=config.steps)
+    assert configs.differences(config, other) == f"agent: {config.agent} → dreamer"
 
 
 def test_load_after_the_folder_moved(trained, tmp_path):

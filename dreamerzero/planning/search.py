@@ -119,13 +119,11 @@ def stochastic_search(
     temperature=1.0,
     illegal=None,
 ) -> Search:
-    """PUCT in a world where chance moves after every action (Antonoglou et al. 2022).
+    """`puct_search` in a world where chance moves after every action (Antonoglou et al. 2022).
 
     Between two decisions is a node of chance, from which outcomes are taken in proportion to their
     probability. Every one of these nodes takes a simulation as well: for the same depth there are
-    twice as many to make. What visits are left for an action follow the prior more than the values,
-    so the policy is not their share, as published, but that of `gumbel_search`; and the action is
-    drawn from it, sharpened by the temperature.
+    twice as many to make.
 
     Args:
       decide: (action `[B]`, latent) -> (afterstate, logits `[B, C]` of what may happen, value
@@ -150,10 +148,9 @@ def stochastic_search(
         )
         return output, latent
 
-    search_key, action_key = jax.random.split(key)
-    found = _search(
+    return _search(
         mctx.stochastic_muzero_policy,
-        search_key,
+        key,
         evaluate,
         latent,
         simulations,
@@ -163,15 +160,7 @@ def stochastic_search(
         qtransform=in_range_of_tree,
         dirichlet_fraction=noise,
         dirichlet_alpha=concentration,
-    )
-    logits, _ = evaluate(latent)  # without the noise
-    root = found.tree.ROOT_INDEX
-    logits += jax.vmap(mctx.qtransform_completed_by_mix_value, (0, None))(found.tree, root)
-    if illegal is not None:
-        logits = jnp.where(illegal, -1e9, logits)
-    sharp = (logits - logits.max(axis=-1, keepdims=True)) / jnp.maximum(temperature, 1e-8)
-    return found._replace(
-        action=jax.random.categorical(action_key, sharp), policy=jax.nn.softmax(logits)
+        temperature=temperature,
     )
 
 

@@ -231,10 +231,10 @@ def test_a_dreamer_can_be_searched():
     np.testing.assert_allclose(found.policy.sum(axis=-1), 1.0, rtol=1e-5)
 
 
-def lottery(actions: int = 3, outcomes: int = 2):
-    """Actions with outcomes by chance, two times over: what a search asks, and the values `[A]` of
-    the first by the expectimax of all of them."""
+def test_chance_is_weighed_by_its_probability():
+    """Two actions with two outcomes each, two times over, against the expectimax of all of them."""
     rng = np.random.default_rng(0)
+    actions, outcomes = 3, 2
     nodes = 1 + actions * outcomes  # the root, and what the first action leads to
     reward = rng.normal(size=(nodes, actions, outcomes))
     chances = rng.dirichlet(np.ones(outcomes), size=(nodes, actions))
@@ -256,54 +256,14 @@ def lottery(actions: int = 3, outcomes: int = 2):
         )
         return prediction, jnp.where(over, node, 1 + action * outcomes + outcome)
 
-    return (evaluate, decide, happen), expected
-
-
-def gamble(number: int = 1, key=0, **settings):
-    """What `number` searches find in the lottery."""
-    functions, _ = lottery()
-    roots = jnp.zeros(number, jnp.int32)
-    search = partial(stochastic_search, **settings)
-    return jax.jit(search, static_argnums=(1, 2, 3))(jax.random.key(key), *functions, roots)
-
-
-def test_chance_is_weighed_by_its_probability():
-    _, expected = lottery()
-    found = gamble(simulations=4000, noise=0.0, temperature=0.0)
+    search = partial(stochastic_search, simulations=4000, noise=0.0, temperature=0.0)
+    found = jax.jit(search, static_argnums=(1, 2, 3))(
+        jax.random.key(0), evaluate, decide, happen, jnp.zeros(1, jnp.int32)
+    )
     best = int(expected.argmax())
     assert found.action[0] == best
     values = found.tree.summary().qvalues[0]
     np.testing.assert_allclose(values[best], expected[best], atol=0.05)
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.25])
-def test_with_chance_too_the_policy_is_that_of_the_completed_values(noise):
-    """Danihelka et al. 2022, eq. 10, 11 and 33, with σ(q) = (50 + max N) · 0.1 · q."""
-    illegal = jnp.array([[False, False, True], [False, False, False]])
-    settings = {"simulations": 12, "noise": noise, "illegal": illegal}
-    found = gamble(2, temperature=0.0, **settings)
-    root = found.tree.summary()
-    for lane in range(2):
-        legal = np.flatnonzero(~illegal[lane])
-        visits, q = (np.asarray(x[lane])[legal] for x in (root.visit_counts, root.qvalues))
-        tried, prior = visits > 0, np.asarray(found.tree.children_prior_logits[lane, 0])[legal]
-        prior = np.exp(prior) / np.exp(prior).sum()
-        mean = (prior * q)[tried].sum() / prior[tried].sum()
-        mixed = (found.tree.raw_values[lane, 0] + visits.sum() * mean) / (1 + visits.sum())
-        q = np.where(tried, q, mixed)
-        q = (q - q.min()) / (q.max() - q.min())
-        policy = np.exp((50 + visits.max()) * 0.1 * q)  # the prior knows nothing
-        np.testing.assert_allclose(found.policy[lane][legal], policy / policy.sum(), rtol=1e-4)
-        assert found.action[lane] == legal[policy.argmax()]
-    assert found.policy[0, 2] == 0.0
-    assert (gamble(2, temperature=1.0, **settings).policy == found.policy).all()
-
-
-def test_with_chance_too_actions_are_drawn_from_the_policy():
-    found = gamble(2000, simulations=3, noise=0.0, temperature=2.0)
-    root = np.sqrt(found.policy[0])  # softmax(log π / 2)
-    share = np.bincount(found.action, minlength=3) / 2000
-    np.testing.assert_allclose(share, root / root.sum(), atol=0.04)
 
 
 def test_the_improved_value_is_that_of_the_policy_and_not_of_all_that_was_tried():

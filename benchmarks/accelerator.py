@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from common import report, timed
 from dreamer_step import PICTURES, WALKER, experience
 from ensemble_speed import spec as halfcheetah
+from planner_speed import beginning
 from search_speed import by_agent
 
 from dreamerzero import agents, envs
@@ -33,7 +34,7 @@ from dreamerzero.agents.sac import SAC
 from dreamerzero.planning import imagine
 from dreamerzero.replay import ring
 from dreamerzero.training import program
-from dreamerzero.types import TimeStep, Transition
+from dreamerzero.types import Transition
 
 UPDATES = 10  # in a loop, as in training
 
@@ -129,7 +130,7 @@ def shares(what: str, agent) -> list[Case]:
         return agent.world.loss(world, jax.random.key(2), batch.frames, latent, action)[0]
 
     def dream(given):
-        _, _, params = given
+        params = given[2]
         latent = agent.world.initial(agent.replayed_per_update)
         return imagine(
             jax.random.key(3),
@@ -171,12 +172,10 @@ def training(what: str, size: dict, agent, env, seeds: int, iterations: int) -> 
 def muzero() -> list[Case]:
     cases, env, go = [], envs.make("CartPole-v1"), envs.make("Go9x9-pgx")
     for simulations in (16, 32):
-        agent = agents.make("muzero", env, simulations=simulations)
-        for batch in (64, 512, 4096):
-            cases.append(searches(f"CartPole-v1, n {simulations}: simulations", agent, batch))
-        agent = agents.make("muzero", go, "board", body="resnet", simulations=simulations, depth=64)
-        for batch in (64, 512, 4096):
-            cases.append(searches(f"Go9x9-pgx, n {simulations}: simulations", agent, batch))
+        fields = {"simulations": simulations}
+        flat = agents.make("muzero", env, **fields)
+        grid = agents.make("muzero", go, "board", body="resnet", depth=64, **fields)
+        cases += [searches(agent, batch) for agent in (flat, grid) for batch in (64, 512, 4096)]
     for num_envs in (32, 256, 2048):
         agent = agents.make("muzero", env, num_envs=num_envs, capacity=1_000_000)
         size = {"environments": num_envs}
@@ -191,12 +190,13 @@ def muzero() -> list[Case]:
     return cases
 
 
-def searches(what: str, agent, batch: int) -> Case:
+def searches(agent, batch: int) -> Case:
     def start():
         observation = jnp.zeros((batch, *agent.spec.observation.shape))
         world = agent.world.init(jax.random.key(0))
         return world, jax.random.key(1), agent.world.represent(world, observation)
 
+    what = f"{agent.spec.name}, n {agent.simulations}: simulations"
     number = batch * agent.simulations
     return Case(what, {"batch": batch}, number, start, lambda given: by_agent(agent, *given))
 
@@ -240,33 +240,26 @@ def rollouts(agent) -> Case:
 
 
 def plans(what: str, agent, batch: int) -> Case:
-    def start():
-        no = jnp.zeros(batch, bool)
-        seen = jax.random.normal(jax.random.key(1), (batch, *agent.spec.observation.shape))
-        timestep = TimeStep(seen, jnp.zeros(batch), no, no, no)
-        return agent.init(jax.random.key(0)).params, timestep, agent.memory(batch)
-
     def run(given):
         params, timestep, memory = given
         return agent.act(params, jax.random.key(2), timestep, memory, explore=True)
 
-    return Case(what, {"environments": batch}, batch, start, run)
+    return Case(what, {"environments": batch}, batch, partial(beginning, agent, batch), run)
 
 
 def world_models() -> list[Case]:
-    env, cases = envs.make("CarTrack-v0"), []
-    for num_envs in (64, 512, 4096):
-        cases.append(frames(env, num_envs))
-    for batch in (100, 1000):
-        cases.append(pictures(env, batch))
-    for population in (64, 512):
-        cases.append(dreams(env, population))
-    return cases
+    env = envs.make("CarTrack-v0")
+    cases = [frames(env, num_envs) for num_envs in (64, 512, 4096)]
+    cases += [pictures(env, batch) for batch in (100, 1000)]
+    return cases + [dreams(env, population) for population in (64, 512)]
 
 
 def frames(env, num_envs: int, steps: int = 20) -> Case:
     """Steps of the environment with random actions, a picture each."""
     keys = partial(jax.random.split, num=num_envs)
+
+    def start():
+        return jax.vmap(env.reset)(keys(jax.random.key(0)))[0]
 
     def run(state):
         def step(state, key):
@@ -279,15 +272,15 @@ def frames(env, num_envs: int, steps: int = 20) -> Case:
         return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), steps))[1]
 
     number, size = steps * num_envs, {"environments": num_envs}
-    reset = lambda: jax.vmap(env.reset)(keys(jax.random.key(0)))[0]  # noqa: E731
-    return Case(f"{env.name}: frames", size, number, reset, run)
+    return Case(f"{env.name}: frames", size, number, start, run)
 
 
 def pictures(env, batch: int) -> Case:
-    agent = agents.make("world-models", env, "paper-driving", pictures=20_000, vision_batch=batch)
+    fields = {"pictures": 20_000, "capacity": 100_000, "vision_batch": batch}
+    agent = agents.make("world-models", env, "paper-driving", **fields)
 
     def start():
-        state = agent.replace(capacity=100_000).init(jax.random.key(0))
+        state = agent.init(jax.random.key(0))
         shown = jax.random.bits(jax.random.key(1), (2_000, *env.spec.observation.shape), jnp.uint8)
         return state.replace(pictures=ring.add(state.pictures, shown))
 
@@ -300,8 +293,9 @@ def pictures(env, batch: int) -> Case:
 
 def dreams(env, population: int, steps: int = 100) -> Case:
     """Of candidates with 16 episodes each, in a world that knows of no ends yet."""
-    fields = {"population": population, "dreamt_steps": steps, "capacity": 100_000}
-    agent = agents.make("world-models", env, "paper-driving", **fields, pictures=6_400, done=False)
+    fields = {"population": population, "dreamt_steps": steps, "done": False}
+    fields |= {"pictures": 6_400, "capacity": 100_000}
+    agent = agents.make("world-models", env, "paper-driving", **fields)
 
     def start():
         state = agent.init(jax.random.key(0))

@@ -72,12 +72,8 @@ def ours() -> dict:
 def acting(size: int) -> dict:
     """Plans of PETS for so many environments at once."""
     agent = PETS(spec(), **PETS.PRESETS["xs"])
-    params = jax.jit(agent.init)(jax.random.key(0)).params
-    no = jnp.zeros(size, bool)
-    seen = jax.random.normal(jax.random.key(1), (size, SIZES["observation"]))
-    timestep = TimeStep(seen, jnp.zeros(size), no, no, no)
+    params, timestep, memory = beginning(agent, size)
     act = jax.jit(agent.act, static_argnames="explore")
-    memory = agent.memory(size)
     times = AT_ONCE // size
 
     def call():
@@ -86,6 +82,15 @@ def acting(size: int) -> dict:
         jax.block_until_ready(output)
 
     return {"xs plan": (AT_ONCE, call)}
+
+
+def beginning(agent, size: int) -> tuple:
+    """What an agent that learnt nothing acts with in so many environments: parameters, what it
+    sees, and its memory."""
+    no = jnp.zeros(size, bool)
+    seen = jax.random.normal(jax.random.key(1), (size, *agent.spec.observation.shape))
+    timestep = TimeStep(seen, jnp.zeros(size), no, no, no)
+    return jax.jit(agent.init)(jax.random.key(0)).params, timestep, agent.memory(size)
 
 
 if __name__ == "__main__":

@@ -247,7 +247,6 @@ def evaluate(argv: list[str]) -> None:
         result |= metrics.over_seeds(metrics.numbers(returns.mean(axis=1)))
         said, complaint = _result(result, options.episodes), evaluation.unfinished(returns)
     if options.video:
-        options.video.parent.mkdir(parents=True, exist_ok=True)
         first = jax.tree.map(lambda leaf: leaf[0], params)
         video.record(agent, first, env, video_key, options.video)
     print(json.dumps(result) if options.json else said)

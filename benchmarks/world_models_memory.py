@@ -46,8 +46,9 @@ def foretell(agent, params, frames):
     """Of each frame but the last: log likelihoods of the next z, `[T − 1, B, Z]` for M's normal and
     for that around the z before; how likely an end is, `[T − 1, B]`. And M's own loss."""
     world, code = agent.world, Code.of(frames.observation)
-    loss, key = world.memory_loss(params, jax.random.key(2), frames, code)[1], jax.random.key(3)
-    z = code.sample(key)
+    loss = world.memory_loss(params, jax.random.key(2), frames, code)[1]
+    z_key, step_key = jax.random.split(jax.random.key(3))
+    z = code.sample(z_key)
 
     def step(carry, now):
         latent, action = carry
@@ -65,7 +66,7 @@ def foretell(agent, params, frames):
         "next": z[1:],
         "first": frames.is_first[:-1],
         "action": frames.action[:-1],
-        "key": jax.random.split(key, len(z) - 1),
+        "key": jax.random.split(step_key, len(z) - 1),
     }
     start = world.initial(z.shape[1]), jnp.zeros_like(frames.action[0])
     _, (density, end) = jax.lax.scan(step, start, sequence)

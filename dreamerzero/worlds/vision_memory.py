@@ -63,7 +63,7 @@ class Code:
 
 @struct.dataclass
 class VisionMemory:
-    """A `World` of 64×64 pictures.
+    """A `World` of 64×64 pictures, but for its loss: V and M have one each.
 
     With the sizes here and `latents` 32, `units` 256 it is the paper's for driving, with 64 and 512
     that for Doom. There M foretells no reward: then every step pays 1, and a return is the time

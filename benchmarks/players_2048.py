@@ -38,7 +38,7 @@ class Fixed:
 def main():
     env = envs.make("2048-pgx")
     orders = {"at random": np.zeros(4)}
-    # Of the eight orders that differ only in how the board is held, the one that begins left, up.
+    # However the board is held: eight orders are one, and left comes first in it, up before down.
     for order in permutations(range(4)):
         if order[0] == 0 and order.index(1) < order.index(3):
             orders[", ".join(DIRECTIONS[way] for way in order)] = np.argsort(order)

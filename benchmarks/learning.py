@@ -54,7 +54,7 @@ def main(name: str, what: str, tasks: tuple[Task, ...]) -> None:
     for task in chosen:
         train(tasks[task])
     evaluations, dreams = recorded(name, "curves"), recorded(name, "dreams")
-    for task in tasks:
+    for task in chosen:
         if rows := metrics.read(RUNS / task, "eval"):
             evaluations[task] = rows
             dreams[task] = metrics.read(RUNS / task, "dream")

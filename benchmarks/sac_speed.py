@@ -59,7 +59,7 @@ def ours(name: str, seeds: int) -> dict:
     prefill, train = agent.phases(10 * SAC_SIZES["prefill"])
     names, programs = {}, {}
     for phase in (prefill, train):  # traces, so it must not be timed
-        learn = partial(program.learn_from, agent, phase, rollout=None)
+        learn = partial(program.learn, agent, phase)
         names[phase] = [*jax.eval_shape(jax.vmap(learn), state)[1], *program.EPISODES]
 
     def compiled(what, function, *args, **static):

@@ -17,7 +17,7 @@ import numpy as np
 
 from dreamerzero.envs import HostEnv, HostEnvs
 from dreamerzero.training import program
-from dreamerzero.training.lanes import over_lanes, spread, update_lanes
+from dreamerzero.training.lanes import over_lanes, spread, update_lanes, write_lanes
 from dreamerzero.types import ActorOutput, Phase, Rollout, strong
 
 ENVS = "envs.pickle.z"
@@ -46,17 +46,23 @@ def absorb(agent, phase: Phase, carry, seen):
       seen: the rollout `[K, T, B, ...]`, the time step after it, and the memory.
     """
 
-    def lane(inputs):
-        carry, seen = inputs
-        rollout, timestep, memory = seen
+    def added(sums, once):
+        return sums | {name: sums[name] + value for name, value in once.items()}
+
+    def remember(inputs):
+        carry, (rollout, timestep, memory) = inputs
         state = carry.state.replace(timestep=timestep, memory=memory)
         state, ended = jax.lax.scan(program.tally, state, rollout.next_timestep)
-        state, metrics = program.learn_from(agent, phase, state, rollout)
-        metrics |= jax.tree.map(partial(jnp.sum, axis=0), ended)
-        sums = jax.tree.map(jnp.add, carry.sums, metrics)
-        return carry.replace(state=strong(state), sums=sums), seen
+        ended = jax.tree.map(partial(jnp.sum, axis=0), ended)
+        state = state.replace(agent=agent.observe(state.agent, rollout))
+        return carry.replace(state=state, sums=added(carry.sums, ended))
 
-    return update_lanes(agent, lane, loops=False)((carry, seen))[0]
+    def learn(carry):
+        state, metrics = program.learn(agent, phase, carry.state)
+        return carry.replace(state=strong(state), sums=added(carry.sums, metrics))
+
+    carry = write_lanes(agent, remember)((carry, seen))
+    return update_lanes(agent, learn, loops=False)(carry)
 
 
 def advance(compiled, agent, envs: HostEnvs, phase: Phase, carry, count: int):

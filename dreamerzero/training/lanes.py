@@ -34,11 +34,10 @@ def update_lanes(agent, function, *, loops: bool):
     """The same, for a `function` whose result replaces its argument: in place where it can be.
 
     Args:
-      loops: whether it repeats what it does many times. If not, a lone lane stays a batch of one:
-        without it XLA copies the replay, three times at every call.
+      loops: whether it repeats what it does many times.
     """
     if not _take_turns(agent) or (not loops and agent.fills_cpu == IN_LOOPS):
-        return _side_by_side(function) if loops else jax.vmap(function)
+        return _side_by_side(function)
 
     def update(lanes):
         def one(i, lanes):
@@ -48,6 +47,12 @@ def update_lanes(agent, function, *, loops: bool):
         return jax.lax.fori_loop(0, _count(lanes), one, lanes)
 
     return _on_cores(update)
+
+
+def write_lanes(agent, function):
+    """`function` of one lane, which only writes a little into much, for all lanes: in place. So it
+    has no turns, and a lone lane stays a batch: stripped of it, XLA copies what is written into."""
+    return _on_cores(jax.vmap(function)) if _take_turns(agent) else jax.vmap(function)
 
 
 def spread(agent, lanes):

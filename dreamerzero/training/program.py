@@ -82,10 +82,11 @@ def complete(agent, env, phase: Phase, state: TrainState) -> tuple[TrainState, M
 
 def iteration(agent, env, phase: Phase, state: TrainState) -> tuple[TrainState, Metrics]:
     """Collects, remembers, learns. Metrics are scalars; those of `learn` are means over repeats."""
-    rollout, ended = None, {}
+    ended = {}
     if phase.collect:
         state, rollout, ended = collect(agent, env, phase, state)
-    state, learnt = learn_from(agent, phase, state, rollout)
+        state = state.replace(agent=agent.observe(state.agent, rollout))
+    state, learnt = learn(agent, phase, state)
     return state, ended | learnt
 
 
@@ -110,12 +111,10 @@ def collect(agent, env, phase, state: TrainState) -> tuple[TrainState, Rollout, 
     return state, rollout, jax.tree.map(partial(jnp.sum, axis=0), ended)
 
 
-def learn_from(agent, phase, state: TrainState, rollout) -> tuple[TrainState, Metrics]:
-    """The rest of an iteration, after its rollout, which is None if nothing was collected."""
+def learn(agent, phase, state: TrainState) -> tuple[TrainState, Metrics]:
+    """The rest of an iteration, once the agent has its rollout."""
     key, _, learn_key = _keys(state)
     learner, metrics = state.agent, {}
-    if rollout is not None:
-        learner = agent.observe(learner, rollout)
     if phase.prepare:
         learn_key, prepare_key = jax.random.split(learn_key)
         learner, metrics = getattr(agent, phase.prepare)(learner, prepare_key)

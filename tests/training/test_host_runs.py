@@ -1,7 +1,9 @@
 """Runs in environments that Python steps: the numbers of the one program, through stops too."""
 
+import contextlib
 import dataclasses
 import signal
+from functools import partial
 from typing import ClassVar
 
 import gymnasium
@@ -15,7 +17,7 @@ from PIL import Image
 import dreamerzero as dz
 from dreamerzero import agents, cli, envs, training
 from dreamerzero.envs.probes import BothEndsProbe
-from dreamerzero.training import checkpoints, dreams, hosting, metrics, runner
+from dreamerzero.training import checkpoints, dreams, hosting, metrics, program, runner
 from dreamerzero.training import config as configs
 from dreamerzero.training.progress import Display
 from dreamerzero.types import Discrete, UsageError
@@ -200,6 +202,24 @@ def test_lanes_are_single_runs(tmp_path, same):
     np.testing.assert_array_equal(lane.timestep.observation, single.timestep.observation)
     np.testing.assert_allclose(lane.agent.params, single.agent.params, rtol=1e-5)
     assert len(np.unique(states[3].timestep.observation)) == 3 * 4  # all environments differ
+
+
+def test_a_step_of_a_lone_lane_does_not_copy_the_replay():
+    env, keys = envs.make(PENDULUM), jax.random.key(3)[None]
+    agent = agents.make("sac", env, **SMALL | {"num_envs": 1, "capacity": 50_000})
+    phase = agent.phases(1_000)[-1]
+    with contextlib.closing(envs.HostEnvs(env, 1, agent.num_envs)) as around:
+        state = hosting.begin(around, runner.start(agent, env, keys), keys)
+        seen = hosting.collect(
+            lambda _, function, *args, **static: partial(function, **static),
+            *(agent, around, phase, state),
+        )
+    learnt = jax.eval_shape(jax.vmap(partial(program.learn, agent, phase)), state)[1]
+    sums = {name: jnp.zeros(1) for name in (*learnt, *program.EPISODES)}
+    carry = runner.Carry(state, sums)
+    compiled = hosting.absorb.lower(agent, phase, carry, seen).compile()
+    replay = sum(leaf.nbytes for leaf in jax.tree.leaves(state.agent.replay))
+    assert compiled.memory_analysis().temp_size_in_bytes < replay / 10
 
 
 def test_evaluation_is_a_loop_over_episodes():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamerzero.training.lanes import IN_LOOPS, over_lanes, spread, update_lanes
+from dreamerzero.training.lanes import IN_LOOPS, over_lanes, spread, update_lanes, write_lanes
 
 AGENTS = {fills: SimpleNamespace(fills_cpu=fills) for fills in (True, IN_LOOPS)}
 AGENTS[False] = SimpleNamespace()
@@ -31,7 +31,7 @@ def test_lanes_are_a_loop(fills_cpu, count):
     expected = jax.tree.map(lambda *leaves: np.stack(leaves), *alone)
     there = spread(agent, lanes(count))
     updates = [partial(update_lanes, loops=loops) for loops in (True, False)]
-    for each in (over_lanes, *updates):
+    for each in (over_lanes, write_lanes, *updates):
         jax.tree.map(np.testing.assert_allclose, each(agent, function)(there), expected)
 
 

@@ -15,6 +15,8 @@ PLAIN = (*CARTPOLE, "--preset", "plain")
 TASKS = (
     Task("dqn", "CartPole-v1", 100_000, 475.0, CARTPOLE, seeds=5),
     Task("dqn", "CartPole-v1", 100_000, 475.0, PLAIN, seeds=5, variant="plain"),
+    # gymnax plays it without the sticky actions of published curves.
+    Task("dqn", "Breakout-MinAtar", 300_000, 10.0, ("--eval-every", "25000"), seeds=5),
     Task("ppo", "CartPole-v1", 200_000, 475.0, ("--eval-every", "10000"), seeds=5),
     Task("sac", "Pendulum-v1", 20_000, -200.0, ("--eval-every", "1000"), seeds=5),
 )

@@ -8,7 +8,6 @@ PyTorch are installed into `.peers/`, see `peers.py`. Ours needs the extra `mujo
 from __future__ import annotations
 
 import sys
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -59,8 +58,7 @@ def ours(name: str, seeds: int) -> dict:
     prefill, train = agent.phases(10 * SAC_SIZES["prefill"])
     names, programs = {}, {}
     for phase in (prefill, train):  # traces, so it must not be timed
-        learn = partial(program.learn, agent, phase)
-        names[phase] = [*jax.eval_shape(jax.vmap(learn), state)[1], *program.EPISODES]
+        names[phase] = program.measured(agent, phase, state)
 
     def compiled(what, function, *args, **static):
         if what not in programs:

@@ -125,6 +125,16 @@ def learn(agent, phase, state: TrainState) -> tuple[TrainState, Metrics]:
     return state.replace(agent=learner, key=key), metrics
 
 
+def measured(agent, phase, state: TrainState) -> list[str]:
+    """The names of an iteration's metrics, by tracing what it learns.
+
+    Args:
+      state: of lanes, leaves `[K, ...]`, or its shapes.
+    """
+    learnt = jax.eval_shape(jax.vmap(partial(learn, agent, phase)), state)[1]
+    return [*learnt, *(EPISODES if phase.collect else ())]
+
+
 def tally(state: TrainState, successor: TimeStep) -> tuple[TrainState, Metrics]:
     """Counts a step that led to `successor`; the metrics, `EPISODES`, are sums over episodes that
     it ended."""

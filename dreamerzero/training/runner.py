@@ -334,9 +334,7 @@ class _Run:
             return {}
         if stop.phase not in self.sums:
             phase = self.phases[stop.phase]
-            learn = partial(program.learn, self.agent, phase)
-            learnt = jax.eval_shape(jax.vmap(learn), self.shapes)[1]
-            self.sums[stop.phase] = [*learnt, *(program.EPISODES if phase.collect else ())]
+            self.sums[stop.phase] = program.measured(self.agent, phase, self.shapes)
         return {name: jnp.zeros(self.config.num_seeds) for name in self.sums[stop.phase]}
 
     def _compiled(self, what: Phase | str, function, *args, **static):

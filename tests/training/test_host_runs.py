@@ -214,8 +214,7 @@ def test_a_step_of_a_lone_lane_does_not_copy_the_replay():
             lambda _, function, *args, **static: partial(function, **static),
             *(agent, around, phase, state),
         )
-    learnt = jax.eval_shape(jax.vmap(partial(program.learn, agent, phase)), state)[1]
-    sums = {name: jnp.zeros(1) for name in (*learnt, *program.EPISODES)}
+    sums = {name: jnp.zeros(1) for name in program.measured(agent, phase, state)}
     carry = runner.Carry(state, sums)
     compiled = hosting.absorb.lower(agent, phase, carry, seen).compile()
     replay = sum(leaf.nbytes for leaf in jax.tree.leaves(state.agent.replay))

@@ -13,6 +13,7 @@ from dreamerzero.nn.networks import (
     MLP,
     ConvEncoder,
     Dense,
+    LineEncoder,
     PictureEncoder,
     coarse,
     fan_in,
@@ -42,6 +43,7 @@ class Networks(nn.Module):
     recurrent: bool = False  # for the value prefix
     projects: bool = False  # for the consistency
     body: str = "mlp"
+    encoding: str = "conv"  # of small grids, or lines
 
     @property
     def state(self) -> tuple[int, ...]:
@@ -77,7 +79,9 @@ class Networks(nn.Module):
         shape = self.observation.shape
         if is_picture(shape):
             return PictureEncoder(self.depth, "strided")
-        return ConvEncoder(self.depth) if len(shape) > 1 else lambda x: x
+        if len(shape) < 2:
+            return lambda x: x
+        return LineEncoder(self.depth) if self.encoding == "lines" else ConvEncoder(self.depth)
 
     def _transition(self):
         """What brings a state on."""

@@ -175,6 +175,21 @@ class ConvEncoder(nn.Module):
         return -(-shape[0] // 2) * -(-shape[1] // 2) * 2 * depth
 
 
+class LineEncoder(nn.Module):
+    """Small images `[..., H, W, C]` to flat tokens: every row by itself, and every column, through
+    two layers. What a whole line of a board decides, 3×3 convolutions have to piece together."""
+
+    depth: int
+
+    @nn.compact
+    def __call__(self, x):
+        batch, tokens = x.shape[:-3], []
+        for lines in (x, x.swapaxes(-3, -2)):
+            lines = lines.reshape(*lines.shape[:-2], -1)
+            tokens.append(MLP(2, 2 * self.depth)(lines).reshape(*batch, -1))
+        return jnp.concatenate(tokens, axis=-1)
+
+
 CONVS = ("pool", "strided")
 """How the resolution of pictures changes: at the price of DreamerV3's layers, or cheaper."""
 

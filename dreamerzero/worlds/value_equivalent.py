@@ -83,6 +83,7 @@ class ValueEquivalent:
     depth: int = static()  # channels of the image encoder, or of a grid
     support: int = static()  # h of the largest reward or value
     body: str = static("mlp")  # or resnet
+    encoder: str = static("conv")  # of small grids, or lines
     discount: float = 0.997
     value_scale: float = 0.25
     consistency: float = static(0.0)  # its weight; 0 builds no projector
@@ -112,6 +113,7 @@ class ValueEquivalent:
             bool(self.prefix),
             bool(self.consistency),
             self.body,
+            self.encoder,
         )
 
     def init(self, key):

@@ -51,7 +51,7 @@ def test_the_world_knows_both_sides_of_a_coin_and_what_each_asks_for():
 @pytest.mark.parametrize("search", ["puct", "gumbel"])
 def test_what_is_illegal_is_not_played(search):
     env = envs.make("2048-pgx")
-    agent = agents.make("muzero-stochastic", env, **SMALL, search=search)
+    agent = agents.make("muzero-stochastic", env, **SMALL, search=search, encoder="lines")
     params = jax.jit(agent.init)(jax.random.key(0)).params
     _, timestep = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(1), 64))
     assert not np.asarray(timestep.legal).all()

@@ -11,6 +11,7 @@ from dreamerzero.nn.networks import (
     BlockDense,
     ConvEncoder,
     DoublingConv,
+    LineEncoder,
     NormAct,
     PictureDecoder,
     PictureEncoder,
@@ -69,6 +70,16 @@ def test_conv_encoder_says_how_many_tokens_it_makes():
     for shape in ((10, 5), (10, 10), (9, 7)):
         y, _ = ConvEncoder(4).init_with_output(jax.random.key(0), jnp.zeros((2, 3, *shape, 3)))
         assert y.shape == (2, 3, ConvEncoder.num_outputs(shape, 4))
+
+
+def test_line_encoder_reads_every_row_and_every_column_by_itself():
+    board = jax.random.normal(jax.random.key(0), (2, 3, 4, 5, 6))
+    tokens, params = LineEncoder(8).init_with_output(jax.random.key(1), board)
+    assert tokens.shape == (2, 3, (4 + 5) * 16)
+    other = LineEncoder(8).apply(params, board.at[:, :, 2, 3].add(1.0))
+    changed = np.any(np.not_equal(tokens, other).reshape(2, 3, 4 + 5, 16), axis=-1)
+    np.testing.assert_array_equal(np.flatnonzero(changed.all((0, 1))), [2, 4 + 3])
+    np.testing.assert_array_equal(np.flatnonzero(changed.any((0, 1))), [2, 4 + 3])
 
 
 def test_what_is_a_picture_has_32_pixels_on_its_smaller_side():

@@ -203,7 +203,7 @@ class MuZero:
         },
         # Rewards are sums of tiles, and games have hundreds of moves. What these are worth together
         # is foretold so badly that no search can tell a move by it, nor a world learn beside it. A
-        # move slides whole lines: read by these, rewards are learnt several times sooner.
+        # move slides whole lines: read by these, rewards are learnt sooner.
         "2048": {
             "num_envs": 64,
             "train_ratio": 64.0,
@@ -236,12 +236,12 @@ class MuZero:
                 f"{self.spec.action}. Try muzero-sampled there."
             )
         sequences.check_choices(self, CHOICES)
-        if self.body == "resnet" and len(self.spec.observation.shape) < 2:
+        shape = self.spec.observation.shape
+        if self.body == "resnet" and len(shape) < 2:
             raise UsageError(
                 f"body resnet sees grids and pictures [H, W, ...]; {self.spec.name} shows shape "
-                f"{self.spec.observation.shape}. Leave body at mlp."
+                f"{shape}. Leave body at mlp."
             )
-        shape = self.spec.observation.shape
         if self.encoder == "lines" and (len(shape) < 2 or is_picture(shape)):
             raise UsageError(
                 f"encoder lines reads grids [H, W, ...] smaller than pictures; {self.spec.name} "

@@ -48,10 +48,10 @@ def test_the_world_knows_both_sides_of_a_coin_and_what_each_asks_for():
         assert rewards[0] > 0.5 > 0.3 > rewards[1]
 
 
-@pytest.mark.parametrize("search", ["puct", "gumbel"])
-def test_what_is_illegal_is_not_played(search):
+@pytest.mark.parametrize(("search", "encoder"), [("puct", "lines"), ("gumbel", "conv")])
+def test_what_is_illegal_is_not_played(search, encoder):
     env = envs.make("2048-pgx")
-    agent = agents.make("muzero-stochastic", env, **SMALL, search=search, encoder="lines")
+    agent = agents.make("muzero-stochastic", env, **SMALL, search=search, encoder=encoder)
     params = jax.jit(agent.init)(jax.random.key(0)).params
     _, timestep = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(1), 64))
     assert not np.asarray(timestep.legal).all()

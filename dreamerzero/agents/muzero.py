@@ -155,6 +155,8 @@ class MuZero:
     """γ"""
     value_scale: float = 1.0
     """weight of the value's loss"""
+    reward_scale: float = 1.0
+    """weight of the reward's loss"""
     off_policy: float = 0.0
     """how much sooner values of old data are bootstrapped: the share of td_steps lost for every
     100,000 steps that all environments made since"""
@@ -215,7 +217,8 @@ class MuZero:
             "support": 200,
             "discount": 0.9,
             "value_scale": 0.25,
-            "learning_rate": 5e-4,
+            "reward_scale": 5.0,
+            "learning_rate": 1e-3,
         },
     }
 
@@ -281,6 +284,7 @@ class MuZero:
             encoder=self.encoder,
             discount=self.discount,
             value_scale=self.value_scale,
+            reward_scale=self.reward_scale,
             consistency=self.consistency,
             prefix=self.prefix,
             augment=self.augment,

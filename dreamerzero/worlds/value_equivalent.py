@@ -86,6 +86,7 @@ class ValueEquivalent:
     encoder: str = static("conv")  # of small grids, or lines
     discount: float = 0.997
     value_scale: float = 0.25
+    reward_scale: float = 1.0
     consistency: float = static(0.0)  # its weight; 0 builds no projector
     prefix: int = static(0)  # steps between two resets; 0 reads every reward by itself
     augment: bool = static(False)
@@ -171,9 +172,10 @@ class ValueEquivalent:
     def loss(self, params, key, batch: Unroll):
         """Every step's error against its targets (Schrittwieser et al. 2020, eq. 1).
 
-        l = Σ_k w_k [l_policy(π_k, p_k) + c l_value(z_k, v_k) + l_reward(u_k, r_k) + l_end],
-        w_0 = 1, w_k = 1/K. Half of the gradient passes each step of the dynamics (appendix G). With
-        `prefix` u_k and r_k are sums of rewards since the last reset; `consistency` adds its own.
+        l = Σ_k w_k [l_policy(π_k, p_k) + c l_value(z_k, v_k) + d l_reward(u_k, r_k) + l_end],
+        w_0 = 1, w_k = 1/K, and d = 1 as published. Half of the gradient passes each step of the
+        dynamics (appendix G). With `prefix` u_k and r_k are sums of rewards since the last reset;
+        `consistency` adds its own.
 
         No `key` is needed, except to augment.
 
@@ -214,7 +216,7 @@ class ValueEquivalent:
             reward, logit = self._apply(params, Networks.outcome, foreseen, seen)
             going_on = batch.going_on.astype(jnp.float32)
             losses |= {
-                "reward": stepped * self.scalar.loss(reward, rewards),
+                "reward": self.reward_scale * stepped * self.scalar.loss(reward, rewards),
                 "continue": stepped * bernoulli_loss(logit, going_on),
             }
             losses |= {name: stepped * loss for name, loss in foretold.items()}

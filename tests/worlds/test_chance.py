@@ -43,7 +43,7 @@ def test_a_step_is_a_decision_and_one_of_the_outcomes_it_can_have(spec):
 def test_the_loss_of_chance_is_that_of_going_one_by_one():
     """Against a loop over the public functions, with every weight written out."""
     spec, steps = SPECS["vector"], 3
-    model, batch = world(spec, value_scale=0.5), batch_of(spec)
+    model, batch = world(spec, value_scale=0.5, reward_scale=3.0), batch_of(spec)
     params = opinionated(model)
     batch = batch.replace(stepped=jnp.array([[1.0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]))
     latent, seen = model.represent(params, batch.observation), batch.observation
@@ -59,7 +59,7 @@ def test_the_loss_of_chance_is_that_of_going_one_by_one():
         reward, _ = model._apply(params, ChanceNetworks.outcome, latent, afterstate)
         total["chance"] += weight * nats
         total["afterstate"] += weight * 0.5 * np.asarray(model.scalar.loss(value, batch.value[k]))
-        total["reward"] += weight * np.asarray(model.scalar.loss(reward, batch.reward[k]))
+        total["reward"] += weight * 3.0 * np.asarray(model.scalar.loss(reward, batch.reward[k]))
         seen = batch.following[k]
     _, (_, metrics) = model.loss(params, None, batch)
     for name, loss in total.items():

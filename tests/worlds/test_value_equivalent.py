@@ -81,7 +81,7 @@ def test_shapes_ranges_and_a_beginning_without_opinions(spec):
 def test_the_loss_is_that_of_stepping_one_by_one():
     """Against a loop over the public functions, with every weight written out."""
     spec, steps = SPECS["vector"], 3
-    model, batch = world(spec), unroll(spec)
+    model, batch = world(spec, reward_scale=3.0), unroll(spec)
     params = opinionated(model)
     batch = batch.replace(
         stepped=jnp.array([[1.0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]),
@@ -98,7 +98,7 @@ def test_the_loss_is_that_of_stepping_one_by_one():
             ended = -np.where(batch.going_on[k - 1], np.log(on), np.log(1 - on))
             reward_logits, _ = model._apply(params, type(model.net).outcome, latent)
             reward = model.scalar.loss(reward_logits, batch.reward[k - 1])
-            total += weight * np.asarray(batch.stepped[k - 1]) * (ended + reward)
+            total += weight * np.asarray(batch.stepped[k - 1]) * (ended + 3.0 * reward)
         logits, _ = model.evaluate(params, latent)
         value_logits = model._apply(params, type(model.net).prediction, latent)[1]
         policy = -(batch.policy[k] * jax.nn.log_softmax(logits)).sum(axis=-1)

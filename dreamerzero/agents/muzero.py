@@ -205,7 +205,7 @@ class MuZero:
         },
         # Rewards are sums of tiles, and games have hundreds of moves. What these are worth together
         # is foretold so badly that no search can tell a move by it, nor a world learn beside it. A
-        # move slides whole lines: read by these, rewards are learnt sooner.
+        # move slides whole lines: read by these, rewards are learnt sooner; and if they weigh more.
         "2048": {
             "num_envs": 64,
             "train_ratio": 64.0,

@@ -26,8 +26,9 @@ from dreamerzero.agents import sequences
 from dreamerzero.agents.sequences import Memory
 from dreamerzero.nn import distributions
 from dreamerzero.nn.heads import scalar
-from dreamerzero.nn.networks import CONVS, MLP, STAGES, is_picture
+from dreamerzero.nn.networks import CONVS, MLP, STAGES
 from dreamerzero.nn.normalisers import ReturnRange
+from dreamerzero.nn.observations import is_picture
 from dreamerzero.nn.optimisers import clip_by_tensor_norm, laprop, rising
 from dreamerzero.planning import imagine
 from dreamerzero.replay import sequence

@@ -31,7 +31,7 @@ from flax import struct
 from dreamerzero import ops
 from dreamerzero.agents import sequences
 from dreamerzero.nn import distributions
-from dreamerzero.nn.networks import is_picture
+from dreamerzero.nn.observations import is_picture
 from dreamerzero.nn.optimisers import falling
 from dreamerzero.planning import (
     Search,

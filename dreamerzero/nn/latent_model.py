@@ -17,9 +17,8 @@ from dreamerzero.nn.networks import (
     PictureEncoder,
     coarse,
     fan_in,
-    is_picture,
 )
-from dreamerzero.nn.observations import network_input
+from dreamerzero.nn.observations import is_picture, network_input
 from dreamerzero.nn.residual import GridHead, ResNet
 from dreamerzero.types import Box, Discrete
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamerzero import ops
-from dreamerzero.nn.observations import network_input
+from dreamerzero.nn.observations import is_picture, network_input
 from dreamerzero.types import Box, Discrete
 
 
@@ -195,11 +195,6 @@ CONVS = ("pool", "strided")
 
 STAGES = (2, 3, 4, 4)
 """Channels of a picture's stages in units of `depth`; every stage halves its sides."""
-
-
-def is_picture(shape) -> bool:
-    """Whether an observation goes through the stages: no side `[H, W, ...]` is under 32 pixels."""
-    return len(shape) > 1 and min(shape[:2]) >= 32
 
 
 def coarse(shape) -> tuple[int, int]:

@@ -29,9 +29,8 @@ from dreamerzero.nn.networks import (
     PictureDecoder,
     PictureEncoder,
     SplitDense,
-    is_picture,
 )
-from dreamerzero.nn.observations import network_input, unit_range
+from dreamerzero.nn.observations import is_picture, network_input, unit_range
 from dreamerzero.types import Box, Discrete, EnvSpec, Prediction, static
 from dreamerzero.worlds.stochastic import Categorical, Gaussian
 

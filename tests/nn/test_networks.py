@@ -18,7 +18,6 @@ from dreamerzero.nn.networks import (
     SplitDense,
     SpreadingConv,
     _largest_of_four,
-    is_picture,
 )
 
 
@@ -80,11 +79,6 @@ def test_line_encoder_reads_every_row_and_every_column_by_itself():
     changed = np.any(np.not_equal(tokens, other).reshape(2, 3, 4 + 5, 16), axis=-1)
     np.testing.assert_array_equal(np.flatnonzero(changed.all((0, 1))), [2, 4 + 3])
     np.testing.assert_array_equal(np.flatnonzero(changed.any((0, 1))), [2, 4 + 3])
-
-
-def test_what_is_a_picture_has_32_pixels_on_its_smaller_side():
-    assert all(map(is_picture, [(64, 64, 3), (84, 84), (96, 96, 1), (32, 40, 3)]))
-    assert not any(map(is_picture, [(), (64,), (10, 10, 4), (10, 5), (30, 30, 3), (4, 84, 84)]))
 
 
 @pytest.mark.parametrize("conv", CONVS)

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamerzero.nn.observations import augmented
-from dreamerzero.types import Box
+from dreamerzero.nn.observations import augmented, is_picture, network_input
+from dreamerzero.types import Box, Discrete
 
 PICTURE = Box((42, 63, 3), "uint8", 0.0, 255.0)
 
@@ -12,6 +12,26 @@ PICTURE = Box((42, 63, 3), "uint8", 0.0, 255.0)
 def pictures(number, seed=0):
     rng = np.random.default_rng(seed)
     return jnp.asarray(rng.integers(1, 256, (number, *PICTURE.shape)), jnp.uint8)
+
+
+def test_what_is_a_picture_has_32_pixels_on_its_smaller_side():
+    assert all(map(is_picture, [(64, 64, 3), (84, 84), (96, 96, 1), (32, 40, 3)]))
+    assert not any(map(is_picture, [(), (64,), (10, 10, 4), (10, 5), (30, 30, 3), (4, 84, 84)]))
+
+
+@pytest.mark.parametrize(
+    "space, seen, given",
+    [
+        (Discrete(3), [2, 0], [[0, 0, 1], [1, 0, 0]]),
+        (Box((2,), "float32", -1e9, 1e9), [[0.0, 1.0 - np.e]], [[0.0, -1.0]]),
+        (Box((1, 2, 2), "bool", 0.0, 1.0), [[[True, False], [False, True]]], [[[1, 0], [0, 1]]]),
+        (Box((1, 2), "float32", -1.0, 1.0), [[0.0, 1.0]], [[[0.5], [1.0]]]),
+        (PICTURE, np.full(PICTURE.shape, 51), np.full(PICTURE.shape, -0.3)),
+    ],
+)
+def test_networks_take_what_is_there_as_1_and_pictures_around_0(space, seen, given):
+    seen = jnp.asarray(seen, space.dtype)
+    np.testing.assert_allclose(network_input(seen, space), given, atol=1e-6)
 
 
 def test_an_augmented_picture_is_a_shifted_one_times_a_factor():

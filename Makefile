@@ -2,6 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
+# Containers often forbid byte-code, and then every process compiles all it imports again: 10 s.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test lint bench clean
 
 help:

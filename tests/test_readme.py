@@ -9,6 +9,7 @@ import pytest
 
 from dreamerzero import cli
 from dreamerzero.agents import AGENTS
+from tests.test_cli import DREAMER, GAME, SHORT
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -26,25 +27,6 @@ COMMANDS = [
 ]
 
 
-# In place of what `make demo` leaves, for the commands that show it.
-DEMO = (
-    *("train", "dreamer", "--env", "CartPole-v1", "--preset", "xs", "--steps", "400"),
-    *("--agent.train-ratio", "8", "--agent.batch-size", "4", "--agent.batch-length", "8"),
-    *("--agent.deter", "16", "--agent.hidden", "8", "--agent.stoch", "2", "--agent.units", "8"),
-    *("--agent.bins", "9", "--run-dir", "runs/demo"),
-)
-
-
-# In place of what takes minutes.
-GAME = (
-    *("train", "muzero", "--env", "TicTacToe-pgx", "--steps", "1200", "--num-seeds", "2"),
-    *("--preset", "board", "--agent.num-envs", "4", "--agent.td-steps", "9"),
-    *("--agent.batch-size", "8", "--agent.simulations", "2", "--agent.latent", "8"),
-    *("--agent.layers", "1", "--agent.units", "8", "--eval-every", "600"),
-    *("--run-dir", "runs/tictactoe"),
-)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where the README's commands have been run."""
@@ -54,7 +36,9 @@ def folder(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(sys, "path", [*sys.path])
         patch.setattr(sys, "stdin", io.StringIO("b2\n\n"))  # a move, and giving up
-        assert exit_code(DEMO) == exit_code(GAME) == 0
+        # In place of what `make demo` leaves, and of what takes minutes.
+        assert exit_code((*DREAMER, *SHORT, "--run-dir", "runs/demo")) == 0
+        assert exit_code((*GAME, "--run-dir", "runs/tictactoe")) == 0
         for command in COMMANDS:
             assert exit_code(command[1:]) == 0, " ".join(command)
     return folder

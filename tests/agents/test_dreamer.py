@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamerzero import agents, envs
+from dreamerzero import agents, envs, training
 from dreamerzero.agents.dreamer import Dreamer
-from dreamerzero.training import program
 from dreamerzero.types import Box, Discrete, EnvSpec, UsageError
 
 TINY = {
@@ -132,9 +131,9 @@ def test_a_lane_is_the_single_run_up_to_rounding():
     env = envs.make("CartPole-v1")
     agent = tiny(env)
     keys = jax.vmap(jax.random.key)(jnp.arange(3))
-    run = partial(program.train, agent, env, steps=80)
-    lanes, metrics = jax.jit(jax.vmap(run))(keys)
-    single, alone = jax.jit(run)(keys[1])
+    run = partial(training.train, agent, env, steps=80)
+    lanes, metrics = jax.vmap(run)(keys)
+    single, alone = run(keys[1])
     lane = jax.tree.map(lambda leaf: leaf[1], lanes.agent)
     np.testing.assert_array_equal(lane.replay.frames.action, single.agent.replay.frames.action)
     for a, b in zip(

@@ -68,19 +68,21 @@ class Env:
           truly led to (the final observation, with its reward and its end). Unbatched.
         """
         action = self.scale_action(action)
+        earned = 0.0
+        if self.action_repeat > 1:
 
-        def again(taken, key):
-            state, _, before = taken
-            state, fresh, successor = self._once(key, state, action)
-            successor = successor.replace(reward=before.reward + successor.reward)
-            return _where(before.is_last, taken, (state, fresh, successor)), None
+            def go_on(last, key):
+                """To the step after `last`, unless the episode ends with that one."""
+                stepped, _, successor = self._once(*last[:2], action)
+                then = (key, stepped, last[2] + successor.reward)
+                return _where(successor.is_last, last, then), None
 
-        if self.action_repeat == 1:
-            taken = self._once(key, state, action)
-        else:
+            # The last step is taken after all others, so that none of these has to be drawn.
             keys = jax.random.split(key, self.action_repeat)
-            taken, _ = jax.lax.scan(again, self._once(keys[0], state, action), keys[1:])
-        state, fresh, successor = taken
+            start = (keys[0], state, jnp.zeros(()))
+            (key, state, earned), _ = jax.lax.scan(go_on, start, keys[1:])
+        state, fresh, successor = self._once(key, state, action)
+        successor = successor.replace(reward=earned + successor.reward)
         return state, _where(successor.is_last, fresh, successor), successor
 
     def _once(self, key, state, action):

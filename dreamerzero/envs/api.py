@@ -71,11 +71,12 @@ class Env:
         earned = 0.0
         if self.action_repeat > 1:
 
-            def go_on(last, key):
-                """To the step after `last`, unless the episode ends with that one."""
-                stepped, _, successor = self._once(*last[:2], action)
-                then = (key, stepped, last[2] + successor.reward)
-                return _where(successor.is_last, last, then), None
+            def go_on(carry, next_key):
+                """Takes the step that is due; one that ends the episode stays due."""
+                key, state, earned = carry
+                stepped, _, successor = self._once(key, state, action)
+                then = (next_key, stepped, earned + successor.reward)
+                return _where(successor.is_last, carry, then), None
 
             # The last step is taken after all others, so that none of these has to be drawn.
             keys = jax.random.split(key, self.action_repeat)

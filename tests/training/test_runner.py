@@ -13,7 +13,7 @@ from flax import struct
 
 from dreamerzero import agents, envs, training
 from dreamerzero.replay import memory
-from dreamerzero.training import checkpoints, metrics, plan, program, runner
+from dreamerzero.training import checkpoints, evaluation, metrics, plan, program, runner
 from dreamerzero.training import config as configs
 from dreamerzero.training.progress import Display
 from dreamerzero.types import UsageError, static
@@ -95,9 +95,13 @@ def test_dreamer_in_lanes_and_chunks_is_dreamer_alone_and_whole(tmp_path, same, 
     config = configs.make("dreamer", agent, env, 80, seed=0, num_seeds=4)
     run(agent, env, config, tmp_path / "run")
     lanes = final(agent, env, config, tmp_path / "run")
-    whole, _ = training.train(agent, env, jax.random.key(1), steps=80)
+    keys = config.keys()
+    whole, _ = training.train(agent, env, keys[1], steps=80)
     assert same(jax.tree.map(lambda leaf: leaf[1], lanes), whole)
-    assert not same(jax.tree.map(lambda leaf: leaf[0], lanes), whole)
+    returns = evaluation.evaluate_lanes(agent, lanes.agent.params, env, keys, episodes=8)
+    alone = evaluation.evaluate(agent, whole.agent.params, env, keys[1], episodes=8)
+    np.testing.assert_array_equal(returns[1], alone)
+    assert not np.array_equal(returns[0], alone)
 
 
 def test_muzero_in_chunks_is_muzero_whole_and_lanes_differ_by_rounding(tmp_path, same, few_rows):

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ DREAMER = (
     *("--agent.batch-size", "4", "--agent.batch-length", "8", "--agent.deter", "16"),
     *("--agent.hidden", "8", "--agent.stoch", "2", "--agent.units", "8", "--agent.bins", "9"),
 )
+# Two seeds, as where it is killed: the same programs, compiled once for all.
 SHORT = ("--steps", "400", "--eval-every", "400", "--num-seeds", "2")
 GAME = (
     *("train", "muzero", "--env", "TicTacToe-pgx", "--preset", "board", "--num-seeds", "2"),
@@ -38,9 +39,7 @@ GAME = (
 )
 
 
-@pytest.fixture(scope="module")
-def environ():
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+ENVIRON = os.environ | {"PYTHONPATH": str(ROOT)}  # of a command in a process of its own
 
 
 class Said(NamedTuple):
@@ -48,41 +47,28 @@ class Said(NamedTuple):
     stderr: str
 
 
-@pytest.fixture(scope="module")
-def dreamerzero(tmp_path_factory):
+def dreamerzero(*argv, code=0):
     """Runs a command in this process, which has imported and compiled much already."""
-    folder = tmp_path_factory.mktemp("cwd")
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        assert cli.main([*map(str, argv)]) == code, err.getvalue()
+    return Said(out.getvalue(), err.getvalue())
 
-    def call(*argv):
-        out, err = io.StringIO(), io.StringIO()
-        with chdir(folder), redirect_stdout(out), redirect_stderr(err):
-            code = cli.main([*map(str, argv)])
-        assert code == 0, err.getvalue()
-        return Said(out.getvalue(), err.getvalue())
 
-    return call
+def refused(*argv):
+    """Runs a command that cannot be, and returns the sentence it is refused with."""
+    heard = dreamerzero(*argv, code=2)
+    assert heard.stdout == ""
+    assert re.fullmatch(r"dreamerzero: [^\n]+\n", heard.stderr), heard.stderr
+    assert "Traceback" not in heard.stderr
+    return heard.stderr
 
 
 @pytest.fixture(scope="module")
-def trained(dreamerzero, tmp_path_factory):
+def trained(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "dyna"
     ran = dreamerzero(*DYNA, "--steps", 600, "--num-seeds", 2, "--run-dir", run_dir)
     return run_dir, ran
-
-
-@pytest.fixture
-def refused(capsys):
-    """Calls the command line in this process, and returns the sentence it refuses with."""
-
-    def call(*argv):
-        assert cli.main([*map(str, argv)]) == 2
-        heard = capsys.readouterr()
-        assert heard.out == ""
-        assert re.fullmatch(r"dreamerzero: [^\n]+\n", heard.err), heard.err
-        assert "Traceback" not in heard.err
-        return heard.err
-
-    return call
 
 
 def contents(folder):
@@ -108,7 +94,7 @@ def test_train(trained):
     assert "compiling train" in ran.stderr
 
 
-def test_the_same_again_and_resume_show_the_result(trained, dreamerzero):
+def test_the_same_again_and_resume_show_the_result(trained):
     run_dir, ran = trained
     before = contents(run_dir / "checkpoints")
     resumed = dreamerzero("train", "--run-dir", run_dir, "--resume")
@@ -116,7 +102,7 @@ def test_the_same_again_and_resume_show_the_result(trained, dreamerzero):
     assert contents(run_dir / "checkpoints") == before
 
 
-def test_eval(trained, dreamerzero, tmp_path):
+def test_eval(trained, tmp_path):
     run_dir, _ = trained
     gif = tmp_path / "videos" / "episode.gif"
     ran = dreamerzero("eval", run_dir, "--episodes", 4, "--json", "--video", gif)
@@ -125,22 +111,20 @@ def test_eval(trained, dreamerzero, tmp_path):
     assert gif.read_bytes().startswith(b"GIF8")
 
 
-def test_a_video_of_another_kind_is_refused_before_anything_is_played(
-    trained, refused, monkeypatch
-):
+def test_a_video_of_another_kind_is_refused_before_anything_is_played(trained, monkeypatch):
     monkeypatch.setattr("dreamerzero.training.evaluation.evaluate_lanes", None)
     said = refused("eval", trained[0], "--video", "episode.mp4")
     assert "videos of DynaMaze-v0 are GIFs, so end its name in .gif." in said
 
 
 @pytest.fixture(scope="module")
-def game(dreamerzero, tmp_path_factory):
+def game(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "game"
     dreamerzero(*GAME, "--run-dir", run_dir)
     return run_dir
 
 
-def test_games_are_counted_on_both_sides(game, dreamerzero):
+def test_games_are_counted_on_both_sides(game):
     ran = dreamerzero("eval", game, "--episodes", 8, "--json")
     result = json.loads(ran.stdout)
     assert result["opponent"] == "random"
@@ -152,7 +136,7 @@ def test_games_are_counted_on_both_sides(game, dreamerzero):
     assert re.search(r"moving first: \d+ won, \d+ drawn, \d+ lost", said)
 
 
-def test_the_ladder_has_a_rung_for_every_evaluation(game, dreamerzero):
+def test_the_ladder_has_a_rung_for_every_evaluation(game):
     ran = dreamerzero("eval", game, "--episodes", 4, "--opponent", "past", "--json")
     evaluations = [row["step"] for row in diary(game) if row["kind"] == "eval"]
     ladder = json.loads(ran.stdout)["ladder"]
@@ -161,27 +145,26 @@ def test_the_ladder_has_a_rung_for_every_evaluation(game, dreamerzero):
     assert ladder[0]["elo"] == 0.0
 
 
-def test_games_that_cannot_be_played(trained, refused):
+def test_games_that_cannot_be_played(trained):
     assert "no game for two" in refused("eval", trained[0], "--opponent", "random")
     assert "no game for two" in refused("eval", trained[0], "--opponent", "past")
     assert "cannot be played here" in refused("play", trained[0])
 
 
-def test_plot(trained, dreamerzero, tmp_path):
+def test_plot(trained, tmp_path):
     run_dir, _ = trained
     dreamerzero("plot", run_dir, run_dir, "--out", tmp_path / "both.png")
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.fixture(scope="module")
-def dreamer(dreamerzero, tmp_path_factory):
+def dreamer(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "dreamer"
-    # Two seeds, as where it is killed: then the programs are compiled once for both tests.
     dreamerzero(*DREAMER, *SHORT, "--run-dir", run_dir)
     return run_dir
 
 
-def test_dream(dreamer, dreamerzero, tmp_path):
+def test_dream(dreamer, tmp_path):
     assert (dreamer / "dream.png").read_bytes().startswith(b"\x89PNG")
     gif = tmp_path / "dreams" / "dream.gif"
     ran = dreamerzero("dream", dreamer, "--out", gif, "--json", "--seed", 1)
@@ -194,20 +177,20 @@ def test_dream(dreamer, dreamerzero, tmp_path):
     assert "error" in dreamerzero("dream", dreamer, "--out", gif).stdout
 
 
-def test_dreams_that_cannot_be(trained, dreamer, refused, tmp_path):
+def test_dreams_that_cannot_be(trained, dreamer, tmp_path):
     assert "dreamer" in refused("dream", trained[0], "--json")
     assert "in .png or .gif" in refused("dream", dreamer, "--out", tmp_path / "dream.mp4")
 
 
-def test_agents_and_envs(dreamerzero):
+def test_agents_and_envs():
     agents = dreamerzero("agents").stdout
     assert all(re.search(rf"^{name} ", agents, re.M) for name in AGENTS)
     assert {"DynaMaze-v0", "CartPole-v1"} <= {*dreamerzero("envs").stdout.split()}
 
 
-def test_help_needs_no_jax(environ):
+def test_help_needs_no_jax():
     code = "import sys, dreamerzero.cli as c; c.main(['--help']); sys.exit('jax' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, env=environ, capture_output=True)
+    subprocess.run([sys.executable, "-c", code], check=True, env=ENVIRON, capture_output=True)
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -261,19 +244,20 @@ def test_field_docs():
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
 )
-def test_mistakes_are_one_sentence(refused, argv, said):
+def test_mistakes_are_one_sentence(argv, said):
     assert said in refused(*argv)
 
 
-def test_a_mistake_exits_with_2(environ):
-    argv = [sys.executable, "-m", "dreamerzero", "train", "dyna", "--env", "DynaMaze"]
-    ran = subprocess.run(argv, capture_output=True, text=True, env=environ)
+def test_a_mistake_exits_with_2():
+    argv = ("train", "dyna", "--env", "DynaMaze", "--steps", "9")
+    command = [sys.executable, "-m", "dreamerzero", *argv]
+    ran = subprocess.run(command, capture_output=True, text=True, env=ENVIRON)
     assert ran.returncode == 2
     assert ran.stderr.count("\n") == 1
     assert "Traceback" not in ran.stderr
 
 
-def test_another_runs_folder_is_left_alone(trained, refused):
+def test_another_runs_folder_is_left_alone(trained):
     run_dir, _ = trained
     before = contents(run_dir)
     said = refused(*DYNA, "--steps", 700, "--num-seeds", 2, "--run-dir", run_dir)
@@ -281,7 +265,7 @@ def test_another_runs_folder_is_left_alone(trained, refused):
     assert contents(run_dir) == before
 
 
-def test_a_damaged_checkpoint(trained, refused, tmp_path):
+def test_a_damaged_checkpoint(trained, tmp_path):
     run_dir = shutil.copytree(trained[0], tmp_path / "run")
     (run_dir / "summary.json").unlink()
     for path in (run_dir / "checkpoints").rglob("*"):
@@ -293,7 +277,7 @@ def test_a_damaged_checkpoint(trained, refused, tmp_path):
     assert contents(run_dir) == before
 
 
-def test_a_folder_that_cannot_be_written(refused, tmp_path):
+def test_a_folder_that_cannot_be_written(tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     # Root may write anywhere but in the kernel's own folders.
@@ -302,14 +286,14 @@ def test_a_folder_that_cannot_be_written(refused, tmp_path):
     assert str(parent) in said
 
 
-def test_a_full_disk(environ, tmp_path):
+def test_a_full_disk(tmp_path):
     """No file may grow above a few blocks: the run ends with a sentence, as on a full disk."""
     argv = [sys.executable, "-m", "dreamerzero", *DYNA, "--steps", "3000", "--quiet"]
     ran = subprocess.run(
         ["sh", "-c", 'ulimit -f 16; exec "$@"', "sh", *argv, "--run-dir", tmp_path / "run"],
         capture_output=True,
         text=True,
-        env=environ | {"DREAMERZERO_CACHE": str(tmp_path / "cache")},
+        env=ENVIRON | {"DREAMERZERO_CACHE": str(tmp_path / "cache")},
     )
     assert ran.returncode == 2, ran
     assert re.fullmatch(r"dreamerzero: [^\n]+\n", ran.stderr), ran.stderr
@@ -328,7 +312,7 @@ class Right(Probe):
 """
 
 
-def test_environments_of_ones_own(refused, tmp_path, monkeypatch):
+def test_environments_of_ones_own(tmp_path, monkeypatch):
     (tmp_path / "my_envs.py").write_text(WRONG)
     monkeypatch.syspath_prepend(tmp_path)
     said = refused("train", "dyna", "--env", "my_envs:Wrong", "--steps", 9)
@@ -346,11 +330,11 @@ def wait_for(condition, process, seconds=300):
 @pytest.mark.parametrize(
     "command", [(*DYNA, "--steps", 200_000), (*DREAMER, "--steps", 2_000)], ids=["dyna", "dreamer"]
 )
-def test_killed_and_resumed_is_uninterrupted(command, dreamerzero, environ, tmp_path):
+def test_killed_and_resumed_is_uninterrupted(command, tmp_path):
     argv = (*command, "--num-seeds", 2, "--checkpoint-every", 0, "--run-dir")
     start = lambda: subprocess.Popen(  # noqa: E731
         [sys.executable, "-m", "dreamerzero", *map(str, argv), tmp_path / "killed"],
-        env=environ,
+        env=ENVIRON,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -98,6 +98,7 @@ def test_dreamer_in_lanes_and_chunks_is_dreamer_alone_and_whole(tmp_path, same, 
     keys = config.keys()
     whole, _ = training.train(agent, env, keys[1], steps=80)
     assert same(jax.tree.map(lambda leaf: leaf[1], lanes), whole)
+    assert not same(jax.tree.map(lambda leaf: leaf[0], lanes), whole)
     returns = evaluation.evaluate_lanes(agent, lanes.agent.params, env, keys, episodes=8)
     alone = evaluation.evaluate(agent, whole.agent.params, env, keys[1], episodes=8)
     np.testing.assert_array_equal(returns[1], alone)

@@ -12,6 +12,11 @@ The car is a bicycle: two equal masses, an axle each, on a stiff rod. In each st
 away the speed across their wheels, the engine drives the rear one, and the brakes slow both. A tyre
 of which more is asked than it can hold slides, and then holds less. So whoever comes too fast into
 a bend leaves the road, and gas in a bend makes the rear break away.
+
+The field slopes, in each episode to another side, and nobody sees it from above: the same gas takes
+the car along one half of the track too fast, and along the other not at all. Without the slope a
+driver who knows nothing but the last picture is nearly as good as one who knows all: he drives
+slowly.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from dreamerzero.envs.pixels import SIDE, box, mix, paint, pixel_centres
 HARMONICS = np.arange(2, 8)
 AMPLITUDES = 0.3 * HARMONICS**-0.7
 """The most that a_k can be; the least is half of it. They sum to 0.70: the road is nowhere nearer
-to the origin than 0.30 R, and even there a tile is longer than a step at the highest speed."""
+to the origin than 0.30 R, and even there a tile is longer than a step at 31 m/s."""
 
 TILES = 96
 """Of the road, each the same angle seen from the origin."""
@@ -55,6 +60,8 @@ class EnvState(environment.EnvState):
     """Rate of the heading (rad/s)."""
     wheel: jax.Array
     """Angle of the front wheel (rad, positive to the left)."""
+    slope: jax.Array
+    """`[2]`, how the field accelerates what is on it (m/s²)."""
     visited: jax.Array
     """`[TILES]`, bool."""
 
@@ -74,9 +81,11 @@ class EnvParams(environment.EnvParams):
     """Acceleration at full gas (m/s²)."""
     brakes: float = 6.0
     """Deceleration at full brake (m/s²)."""
+    slope: float = 1.0
+    """Acceleration down the field (m/s²)."""
     drag: float = 0.0036
     """Deceleration by the air at 1 m/s (m/s²). It grows with the square of the speed: 31 m/s is the
-    highest."""
+    highest on the level."""
     grip: float = 8.0
     """What a tyre can hold on the road, for each unit of the mass on its axle (m/s²)."""
     grass_grip: float = 4.0
@@ -103,7 +112,7 @@ class CarTrack(environment.Environment[EnvState, EnvParams]):
     −100 when the car leaves the field; it is truncated after 1000 steps, 50 s.
 
     The observation is what is seen from above, `[64, 64, 3]` uint8, with the car upright below the
-    middle. Nothing in it tells a velocity or the wheel's angle: that takes memory.
+    middle. Nothing in it tells a velocity, the wheel's angle or the slope: that takes memory.
     """
 
     @property
@@ -111,7 +120,7 @@ class CarTrack(environment.Environment[EnvState, EnvParams]):
         return EnvParams()
 
     def reset_env(self, key, params):
-        size_key, phase_key = jax.random.split(key)
+        size_key, phase_key, slope_key = jax.random.split(key, 3)
         size = AMPLITUDES * jax.random.uniform(size_key, HARMONICS.shape, minval=0.5)
         phase = jax.random.uniform(phase_key, HARMONICS.shape, maxval=2 * jnp.pi)
         track = size * direction(phase)
@@ -125,6 +134,7 @@ class CarTrack(environment.Environment[EnvState, EnvParams]):
             velocity=params.start_speed * direction(heading),
             spin=jnp.float32(0.0),
             wheel=jnp.float32(0.0),
+            slope=params.slope * direction(jax.random.uniform(slope_key, maxval=2 * jnp.pi)),
             visited=jnp.zeros(TILES, bool),
         )
         return self.get_obs(state, params), state
@@ -187,6 +197,7 @@ def drive(state, action, params):
     # The rod lets each axle move across it by itself, and along it both together.
     speed += (cos * front_along - sin * front_across + rear_along) / 2
     velocity = speed * ahead + (front + rear) / 2 * left
+    velocity += tau * state.slope
     velocity -= tau * params.drag * jnp.sqrt(jnp.sum(velocity**2)) * velocity
     return state.replace(
         position=state.position + tau * velocity,

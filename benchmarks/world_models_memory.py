@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from common import report
 from jax.scipy.stats import norm
-from learning import RUNS
+from learning import RUNS, recorded
 from world_models_learning import TASKS
 
 import dreamerzero as dz
@@ -109,9 +109,12 @@ def main():
     runs = [run for task in TASKS if (run := RUNS / task.name).exists()]
     if not runs:
         raise SystemExit(f"No run in {RUNS}: first python benchmarks/world_models_learning.py")
-    measured = [measure(run) for run in runs]
-    rows = [row for row, _ in measured]
-    report("world_models_memory", rows, ends={row["env"]: ends for row, ends in measured})
+    rows = {row["env"]: row for row in recorded("world_models_memory", "rows") or []}
+    ends = recorded("world_models_memory", "ends")
+    for run in runs:
+        row, degrees = measure(run)
+        rows[row["env"]], ends[row["env"]] = row, degrees
+    report("world_models_memory", list(rows.values()), ends=ends)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ are evolved anew, and then play 100 real episodes:
   controller exploits what M overlooks.
 - CarTrack-v0: in the real environment, by two searches each, one that sees V's code z alone, one
   that has a hidden layer for it, one that sees M's hidden state h too, and one that sees that of an
-  M that learnt nothing. A search takes three minutes of an H100, and two hours of two cores.
+  M that learnt nothing. A search takes three minutes of an H100, 2.5 hours of two cores.
 
     python benchmarks/world_models_learning.py               # the runs
     python benchmarks/world_models_controllers.py            # of all that are there

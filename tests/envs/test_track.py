@@ -28,7 +28,8 @@ def ahead_of(angle):
 
 
 def driver(key, state):
-    """Knows everything: aims at the middle of the road ahead, at a speed that its bends allow."""
+    """Knows everything: aims at the middle of the road ahead, at a speed that its bends allow, and
+    gives less gas while it slides."""
 
     def along(angle, _):
         r, slope = middle(state.track, *direction(angle))
@@ -39,13 +40,13 @@ def driver(key, state):
     x, y = state.position
     _, (points, tangents) = jax.lax.scan(along, jnp.arctan2(y, x), length=10)
     bends = jnp.abs(jnp.sin(jnp.diff(tangents))) / 4.0
-    allowed = jnp.min(jnp.sqrt(4.5 / jnp.maximum(bends, 1e-3) + 4.5 * 4.0 * jnp.arange(9)))
-    to_aim = points[3] - state.position
-    ahead = direction(state.heading)
-    aside = ahead[0] * to_aim[1] - ahead[1] * to_aim[0]
-    wheel = jnp.arctan(2 * PARAMS.wheelbase * aside / (to_aim @ to_aim))
+    allowed = jnp.min(jnp.sqrt(4.8 / jnp.maximum(bends, 1e-3) + 4.8 * 4.0 * jnp.arange(9)))
+    to_aim = points[2] - state.position
+    ahead, left = direction(state.heading), direction(state.heading + jnp.pi / 2)
+    wheel = jnp.arctan(2 * PARAMS.wheelbase * (left @ to_aim) / (to_aim @ to_aim))
     missing = allowed - ahead @ state.velocity
-    gas, brake = jnp.minimum(missing - 1.0, 0.6), jnp.minimum(-missing / 2.0, 0.8)
+    most = 0.6 - jnp.abs(left @ state.velocity)
+    gas, brake = jnp.minimum(missing - 1.0, most), jnp.minimum(-missing / 2.0, 0.8)
     return jnp.stack([-wheel / PARAMS.max_wheel, gas, brake])
 
 
@@ -198,7 +199,7 @@ def first_returns(policy):
 def test_who_knows_the_track_gets_round_in_time():
     returns, length = first_returns(driver)
     terminated = episodes(driver)[3][1]
-    assert np.median(returns) > 880  # some begin too fast before a bend
+    assert returns.mean() > 860 and np.median(returns) > 880
     finished = np.flatnonzero(length < STEPS)
     assert len(finished) >= LANES / 2
     for number in finished:

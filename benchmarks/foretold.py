@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from common import report
 
 import dreamerzero as dz
 from dreamerzero.nn import distributions
+from dreamerzero.planning import imagine
 
 GAMES, MOVES, SEEN_EVERY = 256, 360, 60
 AHEAD, TIMES = 5, 64
@@ -49,12 +51,8 @@ def measure(agent, params, env, key, timestep):
     """Mean absolute errors `[AHEAD]` of the three, and how many games last so long."""
     truth, dream = env.rules(), partial(agent.world.step, params["slow"])
 
-    def wander(carry, key):
-        state, under_way = carry
-        any_key, step_key = jax.random.split(key)
-        action = distributions.anything(any_key, jax.vmap(env.environment.legal_actions)(state))
-        outcome, state = truth(step_key, action, state)
-        return (state, under_way * outcome.discount), (action, outcome.reward, under_way)
+    def wander(key, state):
+        return distributions.anything(key, jax.vmap(env.environment.legal_actions)(state))
 
     def along(step, start, actions, key):
         """Rewards `[AHEAD, B]` of `actions` from a state or latent on."""
@@ -70,8 +68,11 @@ def measure(agent, params, env, key, timestep):
         return jax.lax.map(partial(along, step, start, actions), keys).mean(axis=0)
 
     keys = jax.random.split(key, 3)
-    start = timestep.state, jnp.ones(len(timestep.legal))
-    _, (actions, rewards, under_way) = jax.lax.scan(wander, start, jax.random.split(keys[0], AHEAD))
+    _, actions, outcomes = imagine(keys[0], wander, truth, timestep.state, AHEAD)
+    rewards = outcomes.reward
+    # A game's last move counts, and none behind it.
+    goes_on = jnp.concatenate([jnp.ones_like(rewards[:1]), outcomes.discount[:-1]])
+    under_way = jnp.cumprod(goes_on, axis=0)
     games = under_way.sum(axis=1)
     one_number = jnp.sum(under_way * rewards, axis=1) / games
     guesses = {
@@ -95,7 +96,7 @@ def main(run_dirs):
         errors, games = measure(agent, params, env, key, timestep)
         rows += [
             {
-                "run": run_dir.rstrip("/").rpartition("/")[2],
+                "run": Path(run_dir).name,
                 "moves ahead": ahead + 1,
                 **{name: float(error[ahead]) for name, error in errors.items()},
                 "games": int(games[ahead]),

@@ -25,6 +25,7 @@ TASKS = (
     Task("muzero-sampled", "Pendulum-v1", 30_000, -300.0),
     # Against random moves; `dreamerzero eval` has other opponents.
     Task("muzero", "TicTacToe-pgx", 400_000, 0.9, ("--preset", "board"), seeds=2),
+    Task("alphazero", "TicTacToe-pgx", 400_000, 0.9, ("--preset", "board"), seeds=2),
     Task("muzero", "ConnectFour-pgx", 1_000_000, 0.9, ("--preset", "board"), seeds=2),
     Task("muzero", "Breakout-MinAtar", 150_000, 5.0, MINATAR, seeds=1),
     # A random player makes 1,091 points; `players_2048.py` knows a better one.

@@ -44,7 +44,7 @@ class AlphaZero(MuZero):
                 f"alphazero searches in the rules of a game, and {self.spec.name} gives none. "
                 "Try muzero, which learns them."
             )
-        for field in ("unroll", "samples", "reanalysed", "consistency", "prefix"):
+        for field in ("unroll", "samples", "reanalysed", "consistency", "reconstruction", "prefix"):
             if getattr(self, field):
                 raise UsageError(f"alphazero has no {field}: it learns no model.")
 

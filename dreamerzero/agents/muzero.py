@@ -127,6 +127,9 @@ class MuZero:
     """whether these searches give the targets of values too, where data are stale"""
     consistency: float = static(0.0)
     """weight of the loss between imagined latents and those of what was seen; 0 for none"""
+    reconstruction: float = static(0.0)
+    """weight of the loss of small grids that imagined latents show, against those that were seen; 0
+    for none"""
     prefix: int = static(0)
     """steps over which the sum of rewards is predicted, before it begins anew; 0 for each reward by
     itself"""
@@ -137,8 +140,8 @@ class MuZero:
     """layers of representation and dynamics: mlp, or resnet, where grids and pictures are seen: it
     keeps the places apart"""
     encoder: str = static("conv")
-    """how body mlp reads small grids: conv, by 3×3 convolutions, or lines, by whole rows and
-    columns"""
+    """how small grids are read, and what a resnet's layers are: conv, 3×3 convolutions, or lines,
+    whole rows and columns"""
     latent: int = static(64)
     """numbers in the model's state; with resnet only in what remembers the value prefix"""
     layers: int = static(2)
@@ -245,11 +248,16 @@ class MuZero:
                 f"body resnet sees grids and pictures [H, W, ...]; {self.spec.name} shows shape "
                 f"{shape}. Leave body at mlp."
             )
-        if self.encoder == "lines" and (len(shape) < 2 or is_picture(shape)):
-            raise UsageError(
-                f"encoder lines reads grids [H, W, ...] smaller than pictures; {self.spec.name} "
-                f"shows shape {shape}. Leave encoder at conv."
-            )
+        small_grids = len(shape) > 1 and not is_picture(shape)
+        for asked, what, off in (
+            (self.encoder == "lines", "encoder lines reads", "encoder at conv"),
+            (self.reconstruction, "reconstruction shows", "reconstruction at 0"),
+        ):
+            if asked and not small_grids:
+                raise UsageError(
+                    f"{what} grids [H, W, ...] smaller than pictures; {self.spec.name} shows shape "
+                    f"{shape}. Leave {off}."
+                )
         if self.sampling and self.spec.masked:
             raise UsageError(
                 f"{self.spec.name} forbids moves, and sampled actions know of no rule. Try muzero."
@@ -268,8 +276,9 @@ class MuZero:
                 f"mixed values are those of new searches, and reanalysed {self.reanalysed} of "
                 f"batch_size {self.batch_size} asks for none. Give it a larger share."
             )
-        if self.consistency < 0:
-            raise UsageError(f"consistency is 0 or more; got {self.consistency}.")
+        for field in ("consistency", "reconstruction"):
+            if getattr(self, field) < 0:
+                raise UsageError(f"{field} is 0 or more; got {getattr(self, field)}.")
 
     @property
     def world(self) -> ValueEquivalent:
@@ -286,6 +295,7 @@ class MuZero:
             value_scale=self.value_scale,
             reward_scale=self.reward_scale,
             consistency=self.consistency,
+            reconstruction=self.reconstruction,
             prefix=self.prefix,
             augment=self.augment,
             foresees=self.foresees,

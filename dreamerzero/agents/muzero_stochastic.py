@@ -8,8 +8,8 @@ Antonoglou et al. 2022, "Planning in Stochastic Environments with a Learned Mode
 
 All else is `muzero.py`'s. With `--agent.search gumbel` every simulation draws its outcomes, and
 there are no nodes of chance. Different from the paper: EfficientZero's consistency, which gives the
-codes their meaning (in 2048 they all became one without it); values are n-step returns, not
-λ-returns; and see `worlds.chance`.
+codes their meaning (in 2048 they all became one without it; `reconstruction` does as well); values
+are n-step returns, not λ-returns; and see `worlds.chance`.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ class Networks(nn.Module):
     recurrent: bool = False  # for the value prefix
     projects: bool = False  # for the consistency
     body: str = "mlp"
-    encoding: str = "conv"  # of small grids, or lines
+    encoding: str = "conv"  # of small grids, and layers of a resnet; or lines
+    shows: bool = False  # whether a state can say what grid is seen there
 
     @property
     def state(self) -> tuple[int, ...]:
@@ -57,7 +58,7 @@ class Networks(nn.Module):
         if self.body == "mlp":
             self.representation = MLP(self.layers, self.units, self.latent)
         else:
-            self.representation = ResNet(self.layers, self.depth)
+            self.representation = ResNet(self.layers, self.depth, self.encoding)
         self.picture = self._picture()
         self.transition = self._transition()
         # What the LSTM has seen is no grid.
@@ -72,6 +73,9 @@ class Networks(nn.Module):
         if self.projects:
             self.projector = MLP(2, self.units, self.units)
             self.predictor = MLP(1, self.units // 2, self.units)
+        if self.shows:
+            shape = self.observation.shape  # of a resnet each place shows what is there
+            self.decoder = MLP(2, self.units, math.prod(shape if self.body == "mlp" else shape[2:]))
 
     def _encoder(self):
         """Of observations, to flat tokens."""
@@ -86,7 +90,7 @@ class Networks(nn.Module):
         """What brings a state on."""
         if self.body == "mlp":
             return MLP(self.layers, self.units, self.latent)
-        return ResNet(self.layers, self.depth, stem=False)
+        return ResNet(self.layers, self.depth, self.encoding, stem=False)
 
     def _picture(self):
         """What a cause of change looks like, where states are grids; else it is not used."""
@@ -106,9 +110,14 @@ class Networks(nn.Module):
         latent = self.dynamics(self.represent(observation), action)
         memory = 2 * (jnp.zeros((len(latent), self.latent)),)
         seen = self.remember(memory, latent)[1] if self.recurrent else None
+        rest = self._rest(latent)
+        return self.outcome(latent, seen), self.prediction(latent), rest
+
+    def _rest(self, latent):
+        """Touches what not every model has, for `init`."""
         projected = self.guess(latent, jnp.ones(len(latent))) if self.projects else None
         legal = self.legality(latent) if self.masked else None
-        return self.outcome(latent, seen), self.prediction(latent), projected, legal
+        return projected, legal, self.show(latent) if self.shows else None
 
     def glance(self, observation):
         """Touches what needs no dynamics, for `init`."""
@@ -120,7 +129,7 @@ class Networks(nn.Module):
             x = self.encoder(x)
         elif is_picture(shape):
             x = self.encoder(x).reshape(*x.shape[:-3], *coarse(shape), -1)
-        return _unit_range(self.representation(x), len(self.state))
+        return self._scaled(self.representation(x))
 
     def dynamics(self, latent, action):
         return self._next(self.transition, self.picture, latent, action)
@@ -131,7 +140,11 @@ class Networks(nn.Module):
             x = jnp.concatenate([latent, cause], axis=-1)
         else:
             x = latent + picture(cause).reshape(latent.shape)
-        return _unit_range(transition(x), len(self.state))
+        return self._scaled(transition(x))
+
+    def _scaled(self, state):
+        """`state` in a range of its own, so that it cannot grow with the number of steps."""
+        return _unit_range(state) if self.body == "mlp" else _unit_size(state)
 
     def remember(self, memory, latent):
         """The LSTM's next memory, and what it has seen by then `[..., latent]`."""
@@ -149,6 +162,10 @@ class Networks(nn.Module):
     def legality(self, latent):
         """Logits `[..., A]` of each action's being legal."""
         return self.legal(latent)
+
+    def show(self, latent):
+        """Logits `[..., N]` of the N numbers of the grid that is seen there, flat."""
+        return self.decoder(latent).reshape(*latent.shape[: -len(self.state)], -1)
 
     def project(self, latent, real):
         """p: what the consistency compares, `[..., units]`, in units of its spread over those that
@@ -186,10 +203,8 @@ class ChanceNetworks(Networks):
         """Touches every parameter once, for `init`."""
         afterstate = self.dynamics(self.represent(observation), action)
         latent = self.happen(afterstate, self.code(observation, observation))
-        projected = self.guess(latent, jnp.ones(len(latent))) if self.projects else None
-        legal = self.legality(latent) if self.masked else None
-        foretold = self.foretell(afterstate)
-        return foretold, self.outcome(latent, afterstate), self.prediction(latent), projected, legal
+        foretold, rest = self.foretell(afterstate), self._rest(latent)
+        return foretold, self.outcome(latent, afterstate), self.prediction(latent), rest
 
     def foretell(self, afterstate):
         """Logits of what may happen `[..., C]`, and of the value's classes `[..., K]`."""
@@ -205,9 +220,17 @@ class ChanceNetworks(Networks):
         return self.coder(self.change_encoder(jnp.concatenate(pair, axis=-1)))
 
 
-def _unit_range(state, axes: int):
-    """From each state's own smallest and largest number, over its last `axes`, to [0, 1]
-    (appendix G), so that a state cannot grow with the number of steps."""
-    axes = tuple(range(-axes, 0))
-    low, high = state.min(axis=axes, keepdims=True), state.max(axis=axes, keepdims=True)
+def _unit_range(state):
+    """From each vector's own smallest and largest number to [0, 1] (appendix G)."""
+    low, high = state.min(axis=-1, keepdims=True), state.max(axis=-1, keepdims=True)
     return (state - low) / (high - low + 1e-5)
+
+
+def _unit_size(state):
+    """Each grid `[..., H, W, C]` with a mean square of 1.
+
+    Not in [0, 1]: beside what a block adds to it a state so small is lost, and a model of 2048
+    takes up to twice the updates to learn what a move does to the board.
+    """
+    square = jnp.square(state).mean(axis=(-3, -2, -1), keepdims=True)
+    return state * jax.lax.rsqrt(square + 1e-5)

@@ -1,4 +1,7 @@
-"""Residual networks (He et al. 2016) over grids that keep their sides, and heads that read them."""
+"""Residual networks (He et al. 2016) over grids that keep their sides, and heads that read them.
+
+What passes between the places of a grid is one of two layers: a 3×3 convolution `conv`, or `lines`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ class ResNet(nn.Module):
 
     blocks: int
     channels: int
+    layer: str = "conv"
     stem: bool = True
 
     @nn.compact
@@ -21,21 +25,42 @@ class ResNet(nn.Module):
         batch = x.shape[:-3]
         x = x.reshape(-1, *x.shape[-3:])
         if self.stem:
-            x = NormAct()(Conv(self.channels, 3)(x))
+            x = NormAct()(_layer(self.layer, self.channels)(x))
         for _ in range(self.blocks):
-            x = ResidualBlock()(x)
+            x = ResidualBlock(self.layer)(x)
         return x.reshape(*batch, *x.shape[1:]).astype(jnp.float32)
 
 
 class ResidualBlock(nn.Module):
-    """act(x + norm(conv(act(norm(conv(x)))))) with 3×3 convolutions, on `[B, H, W, C]`."""
+    """act(x + norm(layer(act(norm(layer(x)))))) on `[B, H, W, C]`."""
+
+    layer: str = "conv"
 
     @nn.compact
     def __call__(self, x):
         channels = x.shape[-1]
-        y = NormAct()(Conv(channels, 3)(x))
-        y = nn.RMSNorm(epsilon=1e-4, dtype=jnp.float32)(Conv(channels, 3)(y))
+        y = NormAct()(_layer(self.layer, channels)(x))
+        y = nn.RMSNorm(epsilon=1e-4, dtype=jnp.float32)(_layer(self.layer, channels)(y))
         return nn.silu(x + y.astype(x.dtype))
+
+
+def _layer(kind: str, channels: int):
+    return Lines(channels) if kind == "lines" else Conv(channels, 3)
+
+
+class Lines(nn.Module):
+    """A linear layer from each row `[W, C]` to all its places `[W, features]`, the same for every
+    row, and one for the columns, added: `[B, H, W, C] -> [B, H, W, features]`."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x):
+        def along(x):
+            lines = Dense(x.shape[-2] * self.features)(x.reshape(*x.shape[:-2], -1))
+            return lines.reshape(*x.shape[:-1], self.features)
+
+        return along(x) + along(x.swapaxes(1, 2)).swapaxes(1, 2)
 
 
 class GridHead(nn.Module):

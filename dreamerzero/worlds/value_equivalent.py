@@ -21,6 +21,11 @@ Rewards are the differences R_k − R_{k−1}; every `prefix` steps, in the loss
 LSTM begin anew. Then a latent is not s_k alone but a `Latent`. Different from the paper: p and q
 have layers of `units`, where it has 1024 and in q's hidden layer 512, and the LSTM is as large as s
 where it has 512; over the batch only p's output is normalised, not every layer.
+
+And one that tells more of the world than a search would ask (Anand et al. 2022, "Procedural
+Generalization by Planning with Self-Supervised World Models"), off by default:
+
+    reconstruction   ô_k = decode(s_k), the grid that was seen after the k-th action
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ from flax import struct
 from dreamerzero.nn.distributions import num_outputs, policy
 from dreamerzero.nn.heads import Support, bernoulli_loss
 from dreamerzero.nn.latent_model import Networks
-from dreamerzero.nn.observations import augmented
+from dreamerzero.nn.observations import augmented, network_input
 from dreamerzero.types import Discrete, EnvSpec, Prediction, static
 
 
@@ -70,8 +75,8 @@ class Latent:
 
 @struct.dataclass
 class ValueEquivalent:
-    """A `World` whose latents are vectors `[B, latent]` in [0, 1], grids `[B, H, W, depth]` if its
-    `body` is a resnet; or with `prefix` `Latent`s.
+    """A `World` whose latents are vectors `[B, latent]` in [0, 1], grids `[B, H, W, depth]` with a
+    mean square of 1 if its `body` is a resnet; or with `prefix` `Latent`s.
 
     With two players rewards and values are those of who is to move, and discounts are negative.
     """
@@ -83,11 +88,12 @@ class ValueEquivalent:
     depth: int = static()  # channels of the image encoder, or of a grid
     support: int = static()  # h of the largest reward or value
     body: str = static("mlp")  # or resnet
-    encoder: str = static("conv")  # of small grids, or lines
+    encoder: str = static("conv")  # of small grids, and a resnet's layers; or lines
     discount: float = 0.997
     value_scale: float = 0.25
     reward_scale: float = 1.0
     consistency: float = static(0.0)  # its weight; 0 builds no projector
+    reconstruction: float = static(0.0)  # its weight; 0 builds no decoder
     prefix: int = static(0)  # steps between two resets; 0 reads every reward by itself
     augment: bool = static(False)
     foresees: bool = static(True)  # or knows no more than policy and value of what is observed
@@ -115,6 +121,7 @@ class ValueEquivalent:
             bool(self.consistency),
             self.body,
             self.encoder,
+            bool(self.reconstruction),
         )
 
     def init(self, key):
@@ -175,14 +182,14 @@ class ValueEquivalent:
         l = Σ_k w_k [l_policy(π_k, p_k) + c l_value(z_k, v_k) + d l_reward(u_k, r_k) + l_end],
         w_0 = 1, w_k = 1/K, and d = 1 as published. Half of the gradient passes each step of the
         dynamics (appendix G). With `prefix` u_k and r_k are sums of rewards since the last reset;
-        `consistency` adds its own.
+        `consistency` and `reconstruction` add their own.
 
         No `key` is needed, except to augment.
 
         Returns:
           The scalar loss, and the error `[B]` of the first value with metrics.
         """
-        steps = len(batch.action)
+        steps, following = len(batch.action), batch.following
         if self.augment:
             batch = self._augmented(key, batch)
         root = self._apply(params, Networks.represent, batch.observation)
@@ -227,6 +234,11 @@ class ValueEquivalent:
                 target = self._apply(params, Networks.represent, batch.following)
                 distance = self._inconsistency(params, foreseen, target, batch.stepped)
                 losses["consistency"] = self.consistency * stepped * distance
+            if self.reconstruction:
+                shown = self._apply(params, Networks.show, foreseen)
+                target = network_input(following, self.spec.observation).reshape(shown.shape)
+                distance = bernoulli_loss(shown, target).sum(axis=-1)
+                losses["reconstruction"] = self.reconstruction * stepped * distance
         losses = {name: jnp.mean(batch.weight * loss.sum(axis=0)) for name, loss in losses.items()}
         metrics = {f"loss/{name}": loss for name, loss in losses.items()}
         first = self.scalar.mean(value[0])

@@ -72,6 +72,7 @@ def test_behaviour_comes_to_the_optimum_and_rewards_are_learnt_through_their_sum
         np.testing.assert_allclose(prediction.reward, 1.0, atol=0.2)
 
 
-def test_a_consistency_below_nothing_is_refused():
-    with pytest.raises(UsageError, match="consistency is 0 or more"):
-        small(envs.make("CartPole-v1"), consistency=-1.0)
+@pytest.mark.parametrize("part", ["consistency", "reconstruction"])
+def test_a_weight_below_nothing_is_refused(part):
+    with pytest.raises(UsageError, match=f"{part} is 0 or more"):
+        small(envs.make("Catch-bsuite"), **{part: -1.0})

@@ -218,6 +218,7 @@ def test_the_slow_world_follows_and_plays():
         ("CartPole-v1", {"layers": -1}, "layers is not negative"),
         ("CartPole-v1", {"encoder": "lines"}, "lines reads grids.*Leave encoder at conv"),
         ("CartPole-pixels", {"encoder": "lines"}, "smaller than pictures"),
+        ("CartPole-pixels", {"reconstruction": 1.0}, "smaller than pictures.*Leave reconstruction"),
     ],
 )
 def test_what_it_cannot_do_is_refused(name, fields, message):

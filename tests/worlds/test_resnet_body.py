@@ -9,6 +9,8 @@ import optax
 import pytest
 
 from dreamerzero import agents, envs
+from dreamerzero.nn.latent_model import Networks
+from dreamerzero.nn.residual import Lines
 from dreamerzero.types import Box, EnvSpec, UsageError
 from tests.agents.test_muzero import SMALL
 from tests.worlds.test_value_equivalent import SPECS, followed, observations, world
@@ -33,8 +35,7 @@ def test_latents_are_grids_and_a_beginning_has_no_opinions(sides, spec):
     prediction, latent = step(action, root)
     for grid in (root, latent):
         assert grid.shape == model.initial(4).shape == (4, *sides, 4)
-        np.testing.assert_allclose(grid.min(axis=(1, 2, 3)), 0.0, atol=1e-6)
-        np.testing.assert_allclose(grid.max(axis=(1, 2, 3)), 1.0, atol=1e-3)
+        np.testing.assert_allclose(np.square(grid).mean(axis=(1, 2, 3)), 1.0, atol=1e-3)
     logits, value = jax.jit(model.evaluate)(params, latent)
     np.testing.assert_array_equal(logits, np.zeros((4, 3)))
     np.testing.assert_array_equal(value, np.zeros(4))
@@ -45,9 +46,9 @@ def test_latents_are_grids_and_a_beginning_has_no_opinions(sides, spec):
 
 
 def test_one_batch_can_be_learnt_by_heart_and_every_parameter_has_a_part_in_it():
-    """With value prefixes and consistency."""
-    spec = SPECS["grid"]
-    model, batch = resnet(spec, units=32, prefix=2, consistency=0.1), followed(spec)
+    """With value prefixes, consistency and reconstruction."""
+    spec, parts = SPECS["grid"], {"prefix": 2, "consistency": 0.1, "reconstruction": 0.1}
+    model, batch = resnet(spec, units=32, **parts), followed(spec)
     batch = batch.replace(
         policy=jax.nn.one_hot(jnp.argmax(batch.policy, axis=-1), 3),
         stepped=jnp.ones_like(batch.stepped),
@@ -81,6 +82,27 @@ def test_one_batch_can_be_learnt_by_heart_and_every_parameter_has_a_part_in_it()
             np.testing.assert_allclose(prediction.reward, batch.reward[k], atol=0.1)
 
 
+def test_each_place_shows_itself_alone():
+    spec = SPECS["grid"]
+    model = resnet(spec, reconstruction=1.0)
+    params, show = fresh(model), partial(model.net.apply, method=Networks.show)
+    latent = jax.random.normal(jax.random.key(0), (*model.initial(2).shape,))
+    changed = np.not_equal(show(params, latent), show(params, latent.at[:, 2, 3].add(1.0)))
+    places = changed.reshape(2, *spec.observation.shape).any(axis=(0, 3))
+    np.testing.assert_array_equal(np.argwhere(places), [[2, 3]])
+
+
+def test_lines_reach_from_a_place_to_all_of_its_row_and_its_column():
+    board = jax.random.normal(jax.random.key(0), (2, 4, 5, 3))
+    out, params = Lines(6).init_with_output(jax.random.key(1), board)
+    assert out.shape == (2, 4, 5, 6)
+    changed = np.not_equal(out, Lines(6).apply(params, board.at[:, 2, 3].add(1.0)))
+    cross = np.zeros((4, 5), bool)
+    cross[2], cross[:, 3] = True, True
+    np.testing.assert_array_equal(changed.all(axis=(0, 3)), cross)
+    np.testing.assert_array_equal(changed.any(axis=(0, 3)), cross)
+
+
 def test_a_lane_is_close_to_the_single_one():
     spec = SPECS["grid"]
     model = resnet(spec)
@@ -99,6 +121,7 @@ def test_a_lane_is_close_to_the_single_one():
         ("muzero", "TicTacToe-pgx", {}),
         ("alphazero", "TicTacToe-pgx", {"unroll": 0}),
         ("muzero-stochastic", "2048-pgx", {}),
+        ("muzero-stochastic", "2048-pgx", {"encoder": "lines", "reconstruction": 1.0}),
     ],
 )
 def test_agents_act_and_learn_with_it(name, env, fields):

@@ -241,23 +241,41 @@ def test_consistency_is_the_angle_to_what_was_seen_and_teaches_the_imagined_side
     jax.tree.map(close, grads, jax.grad(expected)(params, params))
 
 
-def test_consistency_does_not_look_into_the_next_episode():
-    spec = SPECS["vector"]
-    model, batch = world(spec, consistency=2.0), followed(spec)
+def test_reconstruction_is_how_unlikely_imagined_latents_find_what_was_seen():
+    """Against a loop."""
+    spec, steps, weight = SPECS["grid"], 3, 1.5
+    model, batch = world(spec, reconstruction=weight), followed(spec)
     params = opinionated(model)
-    off = batch.stepped[..., None] == 0
-    other = batch.replace(following=jnp.where(off, 7.0, batch.following))
+    latent, expected = model.represent(params, batch.observation), 0.0
+    for k, action in enumerate(batch.action):
+        latent = model.step(params, None, action, latent)[1]
+        shown = np.asarray(model.net.apply(params, latent, method=Networks.show), np.float64)
+        for b in range(4):
+            likely = 1 / (1 + np.exp(-shown[b].reshape(spec.observation.shape)))
+            seen = np.asarray(batch.following[k, b])
+            error = -np.log(np.where(seen, likely, 1 - likely)).sum()
+            expected += weight / steps * batch.stepped[k, b] * error / 4
+    metrics = model.loss(params, None, batch)[1][1]
+    np.testing.assert_allclose(metrics["loss/reconstruction"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["consistency", "reconstruction"])
+def test_what_was_seen_of_the_next_episode_does_not_matter(part):
+    spec = SPECS["grid"]
+    model, batch = world(spec, **{part: 2.0}), followed(spec)
+    params = opinionated(model)
+    off = batch.stepped[..., None, None, None] == 0
+    other = batch.replace(following=batch.following ^ off)
     assert model.loss(params, None, batch)[0] == model.loss(params, None, other)[0]
 
 
 def test_what_is_off_has_no_parameters():
     def parts(**fields):
-        return set(
-            jax.eval_shape(world(SPECS["vector"], **fields).init, jax.random.key(0))["params"]
-        )
+        return set(jax.eval_shape(world(SPECS["grid"], **fields).init, jax.random.key(0))["params"])
 
     plain = parts()
     assert parts(consistency=1.0) - plain == {"projector", "predictor"}
+    assert parts(reconstruction=1.0) - plain == {"decoder"}
     assert parts(prefix=5) - plain == {"lstm"}
 
 

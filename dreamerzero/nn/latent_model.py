@@ -165,7 +165,7 @@ class Networks(nn.Module):
 
     def show(self, latent):
         """Logits `[..., N]` of the N numbers of the grid that is seen there, flat."""
-        return self.decoder(latent).reshape(*latent.shape[: -len(self.state)], -1)
+        return self._flat(self.decoder(latent))
 
     def project(self, latent, real):
         """p: what the consistency compares, `[..., units]`, in units of its spread over those that

@@ -17,7 +17,7 @@ class ResNet(nn.Module):
 
     blocks: int
     channels: int
-    layer: str = "conv"
+    layer: str
     stem: bool = True
 
     @nn.compact
@@ -34,7 +34,7 @@ class ResNet(nn.Module):
 class ResidualBlock(nn.Module):
     """act(x + norm(layer(act(norm(layer(x)))))) on `[B, H, W, C]`."""
 
-    layer: str = "conv"
+    layer: str
 
     @nn.compact
     def __call__(self, x):

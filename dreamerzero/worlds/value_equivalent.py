@@ -189,7 +189,7 @@ class ValueEquivalent:
         Returns:
           The scalar loss, and the error `[B]` of the first value with metrics.
         """
-        steps, following = len(batch.action), batch.following
+        steps, following = len(batch.action), batch.following  # as it was seen, not augmented
         if self.augment:
             batch = self._augmented(key, batch)
         root = self._apply(params, Networks.represent, batch.observation)

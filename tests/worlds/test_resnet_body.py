@@ -86,7 +86,7 @@ def test_each_place_shows_itself_alone():
     spec = SPECS["grid"]
     model = resnet(spec, reconstruction=1.0)
     params, show = fresh(model), partial(model.net.apply, method=Networks.show)
-    latent = jax.random.normal(jax.random.key(0), (*model.initial(2).shape,))
+    latent = jax.random.normal(jax.random.key(0), model.initial(2).shape)
     changed = np.not_equal(show(params, latent), show(params, latent.at[:, 2, 3].add(1.0)))
     places = changed.reshape(2, *spec.observation.shape).any(axis=(0, 3))
     np.testing.assert_array_equal(np.argwhere(places), [[2, 3]])

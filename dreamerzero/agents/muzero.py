@@ -14,8 +14,8 @@ Before it in the lineage: Dreamer, whose world shows what will be seen. After it
 TD-MPC2, which plans in such a world with continuous actions.
 
 Different from the papers: the end of an episode is learnt; play without exploration, and not only
-bootstraps, is that of the slow copy; replay is uniform unless `priority` is set; mctx normalises
-action values by siblings and parent, not over the whole tree.
+bootstraps, is that of the slow copy; replay is uniform unless `priority` is set; action values are
+normalised by siblings and parent, and over the whole tree only if `tree_range` says so.
 """
 
 from __future__ import annotations
@@ -117,6 +117,9 @@ class MuZero:
     """simulations of a search"""
     considered: int = static(16)
     """gumbel: actions that are considered at the root, at most"""
+    tree_range: bool = static(False)
+    """whether a search measures action values by the range of its whole tree, not by those at the
+    same node alone; always where chance moves"""
     samples: int = static(0)
     """actions that are sampled at every state, to search among these only; 0 for all"""
     policy_samples: int = static(0)
@@ -389,10 +392,18 @@ class MuZero:
                 simulations=self.simulations,
                 considered=self.considered,
                 scale=float(explore),
+                tree_range=self.tree_range,
                 illegal=illegal,
             )
-        settings = self._puct(updates, explore)
-        return puct_search(key, evaluate, step, root, illegal=illegal, **settings)
+        return puct_search(
+            key,
+            evaluate,
+            step,
+            root,
+            tree_range=self.tree_range,
+            illegal=illegal,
+            **self._puct(updates, explore),
+        )
 
     def _puct(self, updates, explore: bool) -> dict:
         """How PUCT searches, and what it does about exploration."""

@@ -7,9 +7,9 @@ A discount below zero says that the other player moves next: mctx multiplies val
 up, so every node's value is that of the player to move. Where the episode is over the discount is
 zero, and nothing that is imagined behind that point counts.
 
-mctx normalises action values by those of the parent and its other children, not by the range of the
-whole tree as the papers do. Where chance moves we do as the papers: differences that are small
-beside that range stay small there, and so does the noise of values that are hard to tell apart.
+mctx normalises action values by those of the parent and its other children. The papers take the
+range of the whole tree (`tree_range`; always where chance moves): differences that are small beside
+it stay small, and so does the noise of values that are hard to tell apart.
 """
 
 from __future__ import annotations
@@ -36,7 +36,16 @@ class Search(NamedTuple):
 
 
 def gumbel_search(
-    key, evaluate, step, latent, *, simulations: int, considered: int = 16, scale=1.0, illegal=None
+    key,
+    evaluate,
+    step,
+    latent,
+    *,
+    simulations: int,
+    considered: int = 16,
+    scale=1.0,
+    tree_range: bool = False,
+    illegal=None,
 ) -> Search:
     """Gumbel MuZero (Danihelka et al. 2022): the best action of a few drawn without replacement.
 
@@ -47,6 +56,7 @@ def gumbel_search(
       latent: where to search from, leaves `[B, ...]`.
       considered: actions drawn at the root at most; sequential halving decides among them.
       scale: of the noise that draws them; 0 to act greedily.
+      tree_range: whether action values are measured by the range of the whole tree.
       illegal: `[B, A]`, true for actions that must not be taken at the root. Deeper in the tree
         `evaluate` forbids them, by logits of −1e9.
     """
@@ -58,6 +68,9 @@ def gumbel_search(
         simulations,
         illegal,
         recurrent_fn=_recurrent(evaluate, step),
+        qtransform=completed_in_range_of_tree
+        if tree_range
+        else mctx.qtransform_completed_by_mix_value,
         max_num_considered_actions=considered,
         gumbel_scale=scale,
     )
@@ -75,6 +88,7 @@ def puct_search(
     temperature=1.0,
     c_init=1.25,
     c_base=19652.0,
+    tree_range: bool = False,
     illegal=None,
 ) -> Search:
     """MuZero as published (Schrittwieser et al. 2020, appendix B): PUCT with noise at the root.
@@ -88,7 +102,7 @@ def puct_search(
       concentration: of the Dirichlet distribution, for each action.
       temperature: 0 takes the action with most visits.
       c_init, c_base: weights of the prior against the values (eq. 2).
-      illegal: as in `gumbel_search`.
+      tree_range, illegal: as in `gumbel_search`.
     """
     return _search(
         mctx.muzero_policy,
@@ -98,6 +112,7 @@ def puct_search(
         simulations,
         illegal,
         recurrent_fn=_recurrent(evaluate, step),
+        qtransform=in_range_of_tree if tree_range else mctx.qtransform_by_parent_and_siblings,
         dirichlet_fraction=noise,
         dirichlet_alpha=concentration,
         pb_c_init=c_init,
@@ -167,12 +182,30 @@ def stochastic_search(
 def in_range_of_tree(tree: mctx.Tree, node):
     """Action values `[A]` at a `node`, from 0 for the least in the tree to 1 for the largest
     (Schrittwieser et al. 2020, eq. 5); 0 if unvisited. The tree is unbatched."""
+    low, high = _range(tree)
+    scaled = (tree.qvalues(node) - low) / jnp.maximum(high - low, 1e-8)
+    return jnp.where(tree.children_visits[node] > 0, scaled, 0.0)
+
+
+def completed_in_range_of_tree(tree: mctx.Tree, node):
+    """What Gumbel's search adds to the logits `[A]` at a `node`: σ of the completed action values
+    (Danihelka et al. 2022), measured by the range of the tree; 0 for the best.
+
+    The root's own value is in that range, too: the first action visited has none by itself.
+    """
+    low, high = _range(tree)
+    root = tree.raw_values[tree.ROOT_INDEX]
+    span = jnp.maximum(high, root) - jnp.minimum(low, root)
+    scaled = mctx.qtransform_completed_by_mix_value(tree, node, rescale_values=False)
+    return (scaled - jnp.max(scaled)) / jnp.maximum(span, 1e-8)
+
+
+def _range(tree: mctx.Tree):
+    """The least and the largest value of all actions that were visited."""
     visited = tree.children_visits > 0
     values = tree.children_rewards + tree.children_discounts * tree.children_values
     low = jnp.min(values, where=visited, initial=jnp.inf)
-    high = jnp.max(values, where=visited, initial=-jnp.inf)
-    scaled = (values[node] - low) / jnp.maximum(high - low, 1e-8)
-    return jnp.where(visited[node], scaled, 0.0)
+    return low, jnp.max(values, where=visited, initial=-jnp.inf)
 
 
 @struct.dataclass

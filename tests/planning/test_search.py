@@ -18,7 +18,7 @@ from dreamerzero.planning import (
     sampled,
     stochastic_search,
 )
-from dreamerzero.planning.search import in_range_of_tree
+from dreamerzero.planning.search import completed_in_range_of_tree, in_range_of_tree
 from dreamerzero.types import Prediction
 
 FORBIDDEN = -1e9
@@ -117,19 +117,19 @@ def test_the_adapter_is_mctx_and_nothing_else():
     key, latent = jax.random.key(3), jnp.linspace(0.0, 1.0, 6)
     logits, value = evaluate(latent)
     root = mctx.RootFnOutput(prior_logits=logits, value=value, embedding=latent)
-    for ours, theirs in (
-        (
-            gumbel_search(key, evaluate, step, latent, simulations=16),
-            mctx.gumbel_muzero_policy(None, key, root, recurrent, 16),
-        ),
-        (
-            puct_search(key, evaluate, step, latent, simulations=16),
-            mctx.muzero_policy(None, key, root, recurrent, 16),
-        ),
+    for search, policy, by_tree in (
+        (gumbel_search, mctx.gumbel_muzero_policy, completed_in_range_of_tree),
+        (puct_search, mctx.muzero_policy, in_range_of_tree),
     ):
-        np.testing.assert_array_equal(ours.action, theirs.action)
-        np.testing.assert_array_equal(ours.policy, theirs.action_weights)
-        np.testing.assert_array_equal(ours.value, theirs.search_tree.summary().value)
+        values = []
+        for setting, qtransform in (({}, {}), ({"tree_range": True}, {"qtransform": by_tree})):
+            ours = search(key, evaluate, step, latent, simulations=16, **setting)
+            theirs = policy(None, key, root, recurrent, 16, **qtransform)
+            np.testing.assert_array_equal(ours.action, theirs.action)
+            np.testing.assert_array_equal(ours.policy, theirs.action_weights)
+            np.testing.assert_array_equal(ours.value, theirs.search_tree.summary().value)
+            values.append(ours.value)
+        assert (values[0] != values[1]).any()
 
 
 def test_action_values_are_told_by_the_range_of_the_tree():
@@ -157,6 +157,41 @@ def test_action_values_are_told_by_the_range_of_the_tree():
         expected = (np.array(edges) - low) / (high - low)
         np.testing.assert_allclose(in_range_of_tree(tree, node), expected, atol=1e-5)
     assert len(values) == 20
+
+
+def test_completed_values_are_told_by_the_range_of_the_tree():
+    """Against the definitions, in numpy: unvisited actions have the mixed value of the appendix of
+    Danihelka et al., and σ(q) = (50 + max N) q / 10, here with q over the range of all in the tree
+    and the root. Where nothing is visited no action is better than another."""
+
+    def step(key, action, place):
+        place = 3 * place + action
+        return Prediction(jnp.sin(place) * place, jnp.full(place.shape, 0.9)), place
+
+    def evaluate(place):
+        return jnp.cos(place[:, None] * jnp.arange(1, 4)), jnp.cos(place)
+
+    found = gumbel_search(
+        jax.random.key(0), evaluate, step, jnp.array([1.0]), simulations=12, tree_range=True
+    )
+    tree = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), found.tree)
+    children = tree.children_index.astype(int)
+    q = tree.children_rewards + 0.9 * np.where(children >= 0, tree.node_values[children], 0.0)
+    seen = np.append(q[children >= 0], tree.raw_values[0])
+    unbatched = jax.tree.map(lambda leaf: leaf[0], found.tree)
+    partly = 0
+    for node in range(13):
+        visits, there = tree.children_visits[node], children[node] >= 0
+        prior = np.exp(tree.children_prior_logits[node])
+        mixed = tree.raw_values[node]
+        if there.any():
+            mean = (prior * q[node])[there].sum() / prior[there].sum()
+            mixed = (mixed + visits.sum() * mean) / (1 + visits.sum())
+        completed = np.where(there, q[node], mixed)
+        sigma = (50 + visits.max()) / 10 * (completed - completed.max()) / np.ptp(seen)
+        np.testing.assert_allclose(completed_in_range_of_tree(unbatched, node), sigma, atol=1e-3)
+        partly += there.any() and not there.all()
+    assert partly
 
 
 def test_sampled_priors_are_right_on_average():

@@ -32,7 +32,7 @@ class AlphaZero(MuZero):
     unroll: int = static(0)
 
     PRESETS: ClassVar[dict[str, dict]] = MuZero.PRESETS | {
-        "2048": MuZero.PRESETS["2048"] | {"consistency": 0.0}
+        "2048": MuZero.PRESETS["2048"] | {"reconstruction": 0.0}
     }
 
     foresees: ClassVar[bool] = False

@@ -209,22 +209,22 @@ class MuZero:
             "support": 1,
             "discount": 1.0,
         },
-        # Rewards are sums of tiles, and games have hundreds of moves. What these are worth together
-        # is foretold so badly that no search can tell a move by it, nor a world learn beside it. A
-        # move slides whole lines: read by these, rewards are learnt sooner; and if they weigh more.
+        # Rewards are sums of tiles, and games have hundreds of moves. What later ones earn is known
+        # only if imagined states have to show the board; a move slides whole lines of it.
         "2048": {
             "num_envs": 64,
             "train_ratio": 64.0,
-            "td_steps": 5,
+            "td_steps": 10,
             "simulations": 32,
-            "consistency": 2.0,
+            "reconstruction": 1.0,
+            "body": "resnet",
             "encoder": "lines",
-            "depth": 64,
+            "depth": 32,
             "support": 200,
-            "discount": 0.9,
+            "discount": 0.999,
             "value_scale": 0.25,
             "reward_scale": 5.0,
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-3,
         },
     }
 

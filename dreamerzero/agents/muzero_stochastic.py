@@ -36,7 +36,8 @@ class MuZeroStochastic(MuZero):
     """what can happen after an action, at most"""
 
     PRESETS: ClassVar[dict[str, dict]] = MuZero.PRESETS | {
-        "2048": MuZero.PRESETS["2048"] | {"simulations": 50}  # nodes of chance take theirs
+        # Nodes of chance take their simulations; the board gives the codes their meaning.
+        "2048": MuZero.PRESETS["2048"] | {"simulations": 50, "consistency": 0.0}
     }
 
     def check(self):

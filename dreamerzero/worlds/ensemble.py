@@ -176,13 +176,12 @@ class Ensemble:
         a spread, each number in units of its targets' standard deviation.
         """
         member_key, noise_key = jax.random.split(key)
-        x = params.inputs.normalise(self._inputs(latent.observation, action))
         if self.particles == "mean":
-            member, everyone = latent.member, self._ask_all(params, x)
+            member, everyone = latent.member, self.ask_all(params, action, latent)
             y, going_on = everyone.mean.mean(axis=0), everyone.going_on.mean(axis=0)
         else:
             member = self._choose(member_key, latent.member)
-            own = self._ask_one(params, member, x)
+            own = self._ask_one(params, member, action, latent)
             noise = jax.random.normal(noise_key, own.mean.shape)
             y, going_on = own.mean + own.std * noise, own.going_on
         y = params.targets.denormalise(y)
@@ -197,8 +196,7 @@ class Ensemble:
 
     def spread(self, params, action, latent: Latent) -> Spread:
         """How little is known of what a step `[B, ...]` leads to, and how noisy it is."""
-        x = params.inputs.normalise(self._inputs(latent.observation, action))
-        everyone, scale = self._ask_all(params, x), params.targets.scale
+        everyone, scale = self.ask_all(params, action, latent), params.targets.scale
         return Spread(scale * everyone.mean.std(axis=0), scale * everyone.std.mean(axis=0))
 
     def _choose(self, key, member):
@@ -209,12 +207,13 @@ class Ensemble:
         drawn = drawn.ravel()[: len(member)]
         return jnp.where(member < 0, drawn, member) if self.particles == "tsinf" else drawn
 
-    def _ask_one(self, params, member, x) -> Outputs:
-        """What elite `member [B]` says of `x [B, I]`, each row given to that one alone.
+    def _ask_one(self, params, member, action, latent: Latent) -> Outputs:
+        """What elite `member [B]` says of a step `[B, ...]`, each row given to that one alone.
 
         NaN where two rows of a group want the same: while members are fixed, rows may not move
         to other groups.
         """
+        x = params.inputs.normalise(self._inputs(latent.observation, action))
         rows, groups, best = jnp.arange(len(x)), -(-len(x) // self.elites), self._best(params)
         place = rows // self.elites, member
         asked = jnp.zeros((groups, self.elites), jnp.int32).at[place].set(rows)
@@ -229,8 +228,9 @@ class Ensemble:
 
         return jax.tree.map(own, jax.lax.map(ask, asked, batch_size=rows_at_once()))
 
-    def _ask_all(self, params, x) -> Outputs:
-        """What every elite says of `x [B, I]`: leaves `[K, B, ...]`."""
+    def ask_all(self, params, action, latent: Latent) -> Outputs:
+        """What every elite says of a step `[B, ...]`: leaves `[K, B, ...]`."""
+        x = params.inputs.normalise(self._inputs(latent.observation, action))
         return self._apply(self._best(params), jnp.broadcast_to(x, (self.elites, *x.shape)))
 
     def _best(self, params):

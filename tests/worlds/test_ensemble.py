@@ -16,7 +16,7 @@ ENDS = 0.8  # an episode does where the first number is larger than this
 
 init, step = jax.jit(Ensemble.init), jax.jit(Ensemble.step)
 choose, spread, loss = map(jax.jit, (Ensemble._choose, Ensemble.spread, Ensemble.loss))
-ask_one, ask_all = jax.jit(Ensemble._ask_one), jax.jit(Ensemble._ask_all)
+ask_one, ask_all = jax.jit(Ensemble._ask_one), jax.jit(Ensemble.ask_all)
 fit = jax.jit(Ensemble.fit)  # one program for every number that is no size
 
 
@@ -35,6 +35,11 @@ def wave(num, seed=0, fill=0):
     columns = [np.concatenate([x, np.full((fill, *x.shape[1:]), np.nan)]) for x in columns]
     dtypes = 3 * [jnp.float32] + [bool, jnp.float32]
     return Transition(*map(jnp.asarray, columns, dtypes)), std
+
+
+def seen(observation):
+    """A latent of what is seen: no elite was asked yet."""
+    return Latent(observation, jnp.full(len(observation), -1))
 
 
 def fresh(model, seed=0):
@@ -66,8 +71,8 @@ def test_a_fit_finds_the_function_and_its_noise(fitted):
     model, params, _, metrics = fitted
     assert 6 < metrics["epochs"] < model.max_epochs  # it knew itself when to stop
     test, std = wave(4000, seed=9)
-    x, y = model._examples(test)
-    outputs = ask_all(model, params, params.inputs.normalise(x))
+    _, y = model._examples(test)
+    outputs = ask_all(model, params, test.action, seen(test.observation))
     mean = np.asarray(params.targets.denormalise(outputs.mean), np.float64)
     believed = np.asarray(outputs.std * params.targets.scale, np.float64)
     z = (np.asarray(y) - mean) / believed
@@ -76,7 +81,7 @@ def test_a_fit_finds_the_function_and_its_noise(fitted):
     assert (nll - optimum < 0.15).all(), nll - optimum
     for width, share in [(0.6745, 0.5), (1.6449, 0.9)]:
         np.testing.assert_allclose((abs(z) < width).mean(axis=1), share, atol=0.08)
-    _, noise = spread(model, params, test.action, Latent(test.observation, None))
+    _, noise = spread(model, params, test.action, seen(test.observation))
     assert np.median(abs(np.log(noise / std))) < 0.15
     clear = abs(test.observation[:, 0] - ENDS) > 0.1
     right = (outputs.going_on < 0.5) == test.terminated
@@ -86,8 +91,8 @@ def test_a_fit_finds_the_function_and_its_noise(fitted):
 def test_members_agree_where_there_was_data_and_nowhere_else(fitted):
     model, params, *_ = fitted
     near, _ = wave(200, seed=5)
-    far = Latent(near.observation + 4.0, None)
-    known = spread(model, params, near.action, Latent(near.observation, None)).epistemic
+    far = seen(near.observation + 4.0)
+    known = spread(model, params, near.action, seen(near.observation)).epistemic
     unknown = spread(model, params, near.action, far).epistemic
     assert (unknown.mean(axis=0) > 3.0 * known.mean(axis=0)).all()
 
@@ -119,8 +124,8 @@ def test_what_nobody_can_foretell_does_not_hide_what_can_be_learnt():
     known = jnp.stack([jnp.sin(3.0 * s[:, 0]) * a[:, 0], s[:, 1] * a[:, 0]], axis=1)
     data = data.replace(reward=coin, next_observation=s + 0.01 * known)
     params, _, _ = fit(model, *fresh(model), jax.random.key(1), data, 500)
-    x, y = model._examples(data)
-    mean = ask_all(model, params, params.inputs.normalise(x)).mean.mean(axis=0)
+    _, y = model._examples(data)
+    mean = ask_all(model, params, data.action, seen(data.observation)).mean.mean(axis=0)
     error = np.square(np.asarray(params.targets.normalise(y)) - mean).mean(axis=0)
     assert error[0] > 0.5 and (error[1:] < [0.1, 0.003]).all(), error
 
@@ -199,10 +204,11 @@ def test_every_row_is_told_what_its_own_member_says(num):
     model = world()
     params, _ = fresh(model)
     params = params.replace(elites=jnp.array([3, 0, 2]))
-    x = jax.random.normal(jax.random.key(1), (num, 3))
+    x = jax.random.uniform(jax.random.key(1), (num, 3), minval=-1.0)
+    action, latent = x[:, 2:], seen(x[:, :2])
     member = choose(model, jax.random.key(2), jnp.full(num, -1))
-    ours = ask_one(model, params, member, x)
-    everyone = ask_all(model, params, x)
+    ours = ask_one(model, params, member, action, latent)
+    everyone = ask_all(model, params, action, latent)
     jax.tree.map(
         lambda one, all_: np.testing.assert_allclose(
             one, all_[member, jnp.arange(num)], rtol=1e-4, atol=1e-5
@@ -210,13 +216,15 @@ def test_every_row_is_told_what_its_own_member_says(num):
         ours,
         everyone,
     )
-    direct = model.net.apply(jax.tree.map(lambda leaf: leaf[3], params.members["network"]), x)
+    best = jax.tree.map(lambda leaf: leaf[3], params.members["network"])
+    direct = model.net.apply(best, params.inputs.normalise(x))
     np.testing.assert_allclose(everyone.mean[0], direct[:, :3], rtol=1e-4, atol=1e-5)
 
 
 def test_a_member_that_two_rows_of_a_group_want_answers_one_of_them():
     model = world()
-    outputs = ask_one(model, fresh(model)[0], jnp.array([0, 1, 1, 2, 0, 1]), jnp.ones((6, 3)))
+    member, latent = jnp.array([0, 1, 1, 2, 0, 1]), seen(jnp.ones((6, 2)))
+    outputs = ask_one(model, fresh(model)[0], member, jnp.ones((6, 1)), latent)
     assert np.isfinite(outputs.mean).all(axis=1).tolist()[3:] == [True] * 3
     assert np.isnan(outputs.mean[1:3, 0]).sum() == 1
 
@@ -269,12 +277,11 @@ def test_a_planner_hears_every_elite_about_every_sequence():
 def test_pessimism_takes_the_spread_from_the_reward(kind, fitted):
     model, params, *_ = fitted
     batch, _ = wave(10, seed=4)
-    latent, key = Latent(batch.observation, jnp.full(10, -1)), jax.random.key(5)
+    latent, key = seen(batch.observation), jax.random.key(5)
     plain, _ = step(model, params, key, batch.action, latent)
     grim = model.replace(pessimism=kind, penalty=2.0)
     less, _ = step(grim, params, key, batch.action, latent)
-    x, _ = model._examples(batch)
-    outputs = ask_all(model, params, params.inputs.normalise(x))
+    outputs = ask_all(model, params, batch.action, latent)
     if kind == "epistemic":
         u = np.std(np.asarray(outputs.mean), axis=0)
     else:
@@ -286,7 +293,7 @@ def test_pessimism_takes_the_spread_from_the_reward(kind, fitted):
 def test_steps_are_noisy_as_the_world_is_and_end_where_it_does(fitted):
     model, params, *_ = fitted
     num = 3000
-    latent = Latent(jnp.tile(jnp.array([0.5, 0.0]), (num, 1)), jnp.full(num, -1))
+    latent = seen(jnp.tile(jnp.array([0.5, 0.0]), (num, 1)))
     prediction, after = step(model, params, jax.random.key(0), jnp.zeros((num, 1)), latent)
     np.testing.assert_allclose(prediction.reward.std(), 0.1, rtol=0.2)
     change = np.asarray(after.observation - latent.observation)

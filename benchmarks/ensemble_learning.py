@@ -26,7 +26,7 @@ def rollouts(steps: int) -> Task:
 TASKS = (
     Task("mbpo", "Pendulum-v1", 2_500, -200.0, OFTEN, seeds=SEEDS),
     rollouts(5),
-    rollouts(15),
+    rollouts(1),
     Task("sac", "Pendulum-v1", 4_000, -200.0, UPDATES, seeds=SEEDS, variant="more-updates"),
     Task("mbpo", "InvertedPendulum-v5", 2_500, 950.0, UPRIGHT, seeds=SEEDS),
     Task("mbpo", "HalfCheetah-v5", 100_000, 10_000.0, LONG, seeds=1),

@@ -87,6 +87,8 @@ class MBPO(SAC):
             "target_entropy": -1.0,
             "refit_every": 125,
             "rollouts": 2_500,
+            "shortest": 15,  # what a few numbers do is soon known well enough to be followed
+            "longest": 15,
             "members": 5,
             "elites": 3,
             "world_layers": 2,

@@ -22,6 +22,8 @@ SMALL = test_sac.SMALL | {
     "capacity": 500,
     "refit_every": 40,
     "rollouts": 100,
+    "shortest": 1,
+    "longest": 1,
     "members": 3,
     "elites": 2,
     "world_units": 16,

@@ -10,12 +10,13 @@ from learning import Task, main
 
 LOOKS = ("--eval-every", "5000")
 MINATAR = ("--eval-every", "15000", "--agent.train-ratio", "96")
+EFFICIENT = ("--agent.tree-range", "True", "--agent.td-steps", "10")
 
 
-def without(part: str) -> Task:
-    """EfficientZero with one of its parts turned off, until the fifth look."""
-    options = (*LOOKS, f"--agent.{part}", "0")
-    return Task("efficientzero", "CartPole-v1", 25_100, 475.0, options, variant=f"no-{part}")
+def without(part: str, off: str = "0") -> Task:
+    """EfficientZero with one of its parts turned off."""
+    options = (*LOOKS, f"--agent.{part}", off)
+    return Task("efficientzero", "CartPole-v1", 30_000, 475.0, options, 6, f"no-{part}")
 
 
 TASKS = (
@@ -34,8 +35,10 @@ TASKS = (
     Task("efficientzero", "CartPole-v1", 40_000, 475.0, LOOKS, seeds=6),
     Task("efficientzero-v2", "Pendulum-v1", 30_000, -300.0, ("--eval-every", "3000")),
     Task("efficientzero-v2", "CartPole-v1", 40_000, 475.0, LOOKS),
-    # Augmentation changes no vectors.
+    # Augmentation changes no vectors. Without all parts EfficientZero is MuZero.
     *map(without, ("consistency", "prefix", "off-policy")),
+    without("tree-range", "False"),
+    Task("muzero", "CartPole-v1", 30_000, 475.0, (*LOOKS, *EFFICIENT), 6, "as-efficient"),
 )
 
 if __name__ == "__main__":

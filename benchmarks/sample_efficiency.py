@@ -20,7 +20,7 @@ from dreamerzero.viz.curves import bootstrap_interval
 SOURCES = ("yardstick", "ensemble", "dreamer", "muzero")
 THRESHOLDS = {"CartPole-v1": 475.0, "Pendulum-v1": -200.0, "CartPoleSwingup-v0": 700.0}
 # Parts of an agent, or the same one otherwise, belong to the tables of their own scripts.
-LEFT_OUT = ("dqn-plain", "efficientzero-no-", "mbpo-k")
+LEFT_OUT = ("dqn-plain", "efficientzero-no-", "muzero-as-", "mbpo-k")
 COLUMNS = ("env", "agent", "seeds", "threshold", "all seeds at", "of")
 
 

@@ -28,7 +28,7 @@ TASKS = (
     Task("muzero", "TicTacToe-pgx", 400_000, 0.9, ("--preset", "board"), seeds=2),
     Task("alphazero", "TicTacToe-pgx", 400_000, 0.9, ("--preset", "board"), seeds=2),
     Task("muzero", "ConnectFour-pgx", 1_000_000, 0.9, ("--preset", "board"), seeds=2),
-    Task("muzero", "Breakout-MinAtar", 150_000, 5.0, MINATAR, seeds=1),
+    Task("muzero", "Breakout-MinAtar", 150_000, 5.0, MINATAR, seeds=2),
     # A random player makes 1,091 points; `players_2048.py` knows a better one.
     Task("muzero", "2048-pgx", 200_000, 2000.0, ("--preset", "2048"), seeds=1),
     Task("muzero-stochastic", "2048-pgx", 200_000, 2000.0, ("--preset", "2048"), seeds=1),

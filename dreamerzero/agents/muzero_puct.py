@@ -4,6 +4,7 @@ Schrittwieser et al. 2020, "Mastering Atari, Go, Chess and Shogi by Planning wit
 
   action   ~ N(s, a)^(1/τ), the visits of the search; τ falls from 1 to 1/4               (eq. 6)
   policy   π(a) = N(s, a) / Σ N
+  values   measured by the range of the whole tree                                        (eq. 5)
 
 All else is `muzero.py`'s. The visits of a search are few numbers, so that it takes more simulations
 than Gumbel's to learn from.
@@ -23,3 +24,4 @@ class MuZeroPUCT(MuZero):
 
     search: str = static("puct")
     simulations: int = static(25)
+    tree_range: bool = static(True)

@@ -10,13 +10,13 @@ from learning import Task, main
 
 LOOKS = ("--eval-every", "5000")
 MINATAR = ("--eval-every", "15000", "--agent.train-ratio", "96")
-EFFICIENT = ("--agent.tree-range", "True", "--agent.td-steps", "10")
+EFFICIENT = (*LOOKS, "--agent.tree-range", "True", "--agent.td-steps", "10")
 
 
 def without(part: str, off: str = "0") -> Task:
     """EfficientZero with one of its parts turned off."""
-    options = (*LOOKS, f"--agent.{part}", off)
-    return Task("efficientzero", "CartPole-v1", 30_000, 475.0, options, 6, f"no-{part}")
+    options, variant = (*LOOKS, f"--agent.{part}", off), f"no-{part}"
+    return Task("efficientzero", "CartPole-v1", 30_000, 475.0, options, seeds=6, variant=variant)
 
 
 TASKS = (
@@ -38,7 +38,7 @@ TASKS = (
     # Augmentation changes no vectors. Without all parts EfficientZero is MuZero.
     *map(without, ("consistency", "prefix", "off-policy")),
     without("tree-range", "False"),
-    Task("muzero", "CartPole-v1", 30_000, 475.0, (*LOOKS, *EFFICIENT), 6, "as-efficient"),
+    Task("muzero", "CartPole-v1", 30_000, 475.0, EFFICIENT, seeds=6, variant="as-efficient"),
 )
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def add(ring: Ring, items) -> Ring:
       UsageError: if there are more items than the ring has room for.
       AssertionError: if they are of another structure, shape or dtype.
     """
-    slots = next_slots(ring, items)
+    slots = _slots(ring, items)
     stored = jax.tree.map(
         lambda store, new: store.at[slots].set(new, unique_indices=True), ring.items, items
     )
@@ -68,15 +68,10 @@ def sample(ring: Ring, key, batch_size: int, newest=None):
         among = jnp.clip(newest, 1, jnp.maximum(ring.size, 1))
         age = jax.random.randint(key, (batch_size,), 1, among + 1)
         slots = (ring.count - age) % ring.capacity
-    return take(ring, slots)
-
-
-def take(ring: Ring, slots):
-    """The items in these slots, `[*slots.shape, ...]`."""
     return jax.tree.map(lambda store: store[slots], ring.items)
 
 
-def next_slots(ring: Ring, items) -> jax.Array:
+def _slots(ring: Ring, items) -> jax.Array:
     """Where `add` writes items `[N, ...]`: `[N]`, after checking that they belong here."""
     number = jax.tree.leaves(items)[0].shape[0]
     if number > ring.capacity:

@@ -35,10 +35,14 @@ def write(tree, leaves, masses):
 
 def draw(tree, key, number: int):
     """Leaves `[number]` in proportion to their masses, one from each of as many equal shares of the
-    total; and the probability `[number]` that each of them had. A mass must be above zero."""
+    total, in any order; and the probability `[number]` that each of them had. A mass must be above
+    zero."""
     first = tree.shape[0] // 2
-    jitter = jax.random.uniform(key, (number,))
-    mass = (jnp.arange(number) + jitter) / number * tree[1]
+    order_key, jitter_key = jax.random.split(key)
+    # Shuffled, or the first rows of a batch would always be of the first leaves.
+    share = jax.random.permutation(order_key, number)
+    jitter = jax.random.uniform(jitter_key, (number,))
+    mass = (share + jitter) / number * tree[1]
 
     def descend(_, carry):
         node, mass = carry

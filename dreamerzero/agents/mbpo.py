@@ -77,6 +77,11 @@ class MBPO(SAC):
     """units of a hidden layer of a member"""
     world_rate: float = 1e-3
     """of the world's Adam"""
+    pessimism: str = static("none")
+    """what is taken from imagined rewards: none; epistemic, how far members lie apart; or
+    aleatoric, how noisy they say it is"""
+    penalty: float = 1.0
+    """how much of it"""
 
     PRESETS: ClassVar[dict[str, dict]] = {
         "xs": SAC.PRESETS["xs"]
@@ -104,10 +109,12 @@ class MBPO(SAC):
         super().check()
         self.world.check()
         sequences.check_sizes(self, "refit_every", "rollouts", "shortest", "retained")
+        sequences.check_sizes(self, "world_units")
         if self.longest < self.shortest:
             raise UsageError(
                 f"longest ({self.longest}) must not be under shortest ({self.shortest})."
             )
+        sequences.check_order(self, "grows_from", "grows_until")
         sequences.check_refits(self)
         if not 0.0 <= self.real_ratio <= 1.0:
             raise UsageError(f"real_ratio is a share, from 0 to 1; got {self.real_ratio}.")
@@ -121,6 +128,8 @@ class MBPO(SAC):
             units=self.world_units,
             weight_decay=weight_decays(self.world_layers),
             termination=self.spec.termination,
+            pessimism=self.pessimism,
+            penalty=self.penalty,
             learning_rate=self.world_rate,
             discount=1.0,  # γ is SAC's: here a discount is the probability of going on
         )

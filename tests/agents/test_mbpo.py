@@ -10,7 +10,7 @@ from dreamerzero.agents.sac import SAC
 from dreamerzero.envs import probes
 from dreamerzero.replay import ring
 from dreamerzero.training import program
-from dreamerzero.types import Prediction, Transition, UsageError
+from dreamerzero.types import Prediction, TimeStep, Transition, UsageError
 from dreamerzero.worlds.ensemble import Ensemble, Latent
 from tests.agents import test_sac
 
@@ -114,33 +114,85 @@ def test_batches_are_imagined_lately_but_for_a_share(pendulum, monkeypatch):
     assert len(set(reward[reward >= 1000])) > 150
 
 
-class Continuous(probes.BothEndsProbe):
-    """Three steps of reward 1, the last of which terminates."""
+class Follow(probes.ContinuousActionProbe):
+    """Three steps of 1 − (a − target)²; an action of the other sign than the target turns it."""
 
-    def action_space(self, params=None):
-        return probes.ContinuousActionProbe().action_space(params)
+    length = 3
+    num_symbols = 6
+
+    def symbol(self, state):
+        return 2 * state.time + state.cue
+
+    def step_env(self, key, state, action, params):
+        _, after, reward, terminated, info = super().step_env(key, state, action, params)
+        cue = (action[0] > 0).astype(jnp.int32)
+        after = after.replace(cue=cue)
+        return self.get_obs(after), after, reward, terminated, info
+
+    def values(self, discount):
+        return np.repeat(probes.BothEndsProbe().values(discount), 2)
 
 
 def test_with_a_perfect_world_it_learns_what_sac_learns_from_the_real_one(monkeypatch):
-    """All batches imagined, in the probe whose values are known."""
+    """All batches imagined, where rewards and what is seen next depend on the action."""
+    env = envs.make(Follow())
 
     def step(self, params, key, action, latent):
-        time = latent.observation.argmax(axis=-1)
-        after = jax.nn.one_hot(jnp.minimum(time + 1, 2), 3)
-        going_on = (time < 2).astype(jnp.float32)
-        return Prediction(jnp.ones(len(time)), going_on), Latent(after, latent.member)
+        symbol = latent.observation.argmax(axis=-1)
+        state = probes.EnvState(time=symbol // 2, cue=symbol % 2)
+        after, _, reward, terminated, _ = jax.vmap(
+            env.environment.step_env, (None, 0, 0, None)
+        )(None, state, action, None)
+        return Prediction(reward, 1.0 - terminated), Latent(after, latent.member)
 
     def fit(self, params, optimiser, key, data, size):
         return params, optimiser, {}
 
     monkeypatch.setattr(Ensemble, "step", step)
     monkeypatch.setattr(Ensemble, "fit", fit)
-    env = envs.make(Continuous())
-    agent = small(env, real_ratio=0.0)
-    state, _ = jax.jit(partial(program.train, agent, env, steps=400))(jax.random.key(0))
-    observation = state.agent.params["observation"].normalise(jnp.eye(3))
-    value = agent.values(state.agent.slow_critic, observation, jnp.zeros((3, 1)))
-    np.testing.assert_allclose(value, [env.environment.values(0.9)] * 2, rtol=0.1)
+    ours = small(env, real_ratio=0.0, shortest=2, longest=2)
+    fields = {name: value for name, value in SMALL.items() if hasattr(SAC, name)}
+    sac = agents.make("sac", env, "xs", **fields)
+    seen = jnp.eye(6)
+    for agent in (ours, sac):
+        state, _ = jax.jit(partial(program.train, agent, env, steps=1200))(jax.random.key(0))
+        params = state.agent.params
+        observation = params["observation"].normalise(seen)
+        target = jnp.tile(jnp.array([[-0.5], [0.5]]), (3, 1))
+        value = agent.values(state.agent.slow_critic, observation, target)
+        np.testing.assert_allclose(value, [env.environment.values(0.9)] * 2, rtol=0.1)
+        flag, number = jnp.zeros(6, bool), jnp.zeros(6)
+        timestep = TimeStep(seen, number, flag, flag, flag)
+        action = agent.act(params, jax.random.key(1), timestep, (), explore=False).action
+        np.testing.assert_allclose(action, target, atol=0.1)
+
+
+def test_rollouts_that_grow_are_learnt_from_as_they_grow(pendulum, monkeypatch):
+    """By a step at each of three refits; batches reach back two refits of today's length."""
+    def fit(self, params, optimiser, key, data, size):
+        return params, optimiser, {}
+
+    def sample(ring, key, batch_size, newest=None):
+        items = drawn(ring, key, batch_size, newest)
+        if newest is None:
+            return items
+        return items.replace(reward=jnp.full(batch_size, newest, jnp.float32))
+
+    def update(self, state, key, batch):
+        return state, {"reward": batch.reward.max()}
+
+    drawn = ring.sample
+    monkeypatch.setattr(Ensemble, "step", stand_in(np.inf))
+    monkeypatch.setattr(Ensemble, "fit", fit)
+    monkeypatch.setattr(ring, "sample", sample)
+    monkeypatch.setattr(SAC, "update", update)
+    agent = small(pendulum, longest=3, retained=2, grows_from=40.0, grows_until=120.0)
+    state, metrics = jax.jit(partial(program.train, agent, pendulum, steps=200))(jax.random.key(0))
+    length = [*metrics["prefill"]["rollout_length"], *metrics["train"]["rollout_length"]]
+    assert length == [1, 2, 3, 3, 3]
+    assert state.agent.imagined.count == 100 * sum(length)
+    lately = [*metrics["prefill"]["reward"], *metrics["train"]["reward"]]
+    assert lately == [2 * 100 * k for k in length]
 
 
 def test_it_comes_to_the_optimum_in_every_lane_as_in_a_single_run():
@@ -176,6 +228,8 @@ def test_a_run_is_prefill_and_refits_with_all_the_updates_of_their_steps(pendulu
         ("Pendulum-v1", {"prefill": 1}, "prefill is at least 2"),
         ("Pendulum-v1", {"world_layers": 1}, "2 hidden layers or more"),
         ("Pendulum-v1", {"shortest": 2}, "longest"),
+        ("Pendulum-v1", {"grows_from": 100.0, "grows_until": 50.0}, "grows_from.*under"),
+        ("Pendulum-v1", {"world_units": 0}, "world_units is at least 1"),
         ("Pendulum-v1", {"refit_every": 41}, "multiple of num_envs"),
         ("Pendulum-v1", {"real_ratio": 1.5}, "real_ratio"),
     ],

@@ -19,6 +19,7 @@ KINDS = {
     "dqn": ("dqn", DQN.PRESETS["plain"] | test_dqn.SMALL),
     "rainbow": ("dqn", test_dqn.SMALL | test_dqn.RAINBOW),
     "ppo": ("ppo", test_ppo.SMALL),
+    "ppo, continuous": ("ppo", test_ppo.SMALL),
     # Next to no reward for entropy: values are those of the probes.
     "sac": ("sac", test_sac.SMALL | {"temperature": 1e-4, "target_entropy": -5.0}),
 }
@@ -28,6 +29,9 @@ KINDS = {
 class Params(probes.EnvParams):
     max_steps_in_episode: int = 3
     length: int = 3
+
+
+CONTINUOUS = "ppo, continuous", "sac"
 
 
 class EndsProbe(probes.BothEndsProbe):
@@ -65,7 +69,7 @@ def test_a_time_limit_is_not_an_end_and_an_end_at_the_limit_is(kind):
     """V = 1 / (1 − γ) for ever, although episodes are cut: who takes the cut for the end learns
     about half of it. Who bootstraps past an end that falls on the limit learns too much."""
     name, fields = KINDS[kind]
-    env = envs.make(EndsProbe(continuous=name == "sac"))
+    env = envs.make(EndsProbe(continuous=kind in CONTINUOUS))
     agent = agents.make(name, env, **fields)
     train = jax.jit(lambda *args: program.train(*args, 6000))  # its own: it is counted below
     optimum = env.environment.values(0.9)
@@ -78,11 +82,12 @@ def test_a_time_limit_is_not_an_end_and_an_end_at_the_limit_is(kind):
     assert train._cache_size() == 1
 
 
-@pytest.mark.parametrize("kind", ["dqn", "ppo", "sac"])
+@pytest.mark.parametrize("kind", ["dqn", "ppo", "ppo, continuous", "sac"])
 def test_behaviour_comes_to_the_optimum_in_every_lane_as_in_a_single_run(kind):
     """And another learning rate is no new program."""
     name, fields = KINDS[kind]
-    env = envs.make(probes.ContinuousActionProbe() if name == "sac" else probes.ActionProbe())
+    continuous = kind in CONTINUOUS
+    env = envs.make(probes.ContinuousActionProbe() if continuous else probes.ActionProbe())
     rates = fields["learning_rate"] * jnp.array([1.0, 0.7])
     many = agents.make(name, env, **(fields | {"learning_rate": rates}))
 

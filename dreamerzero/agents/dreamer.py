@@ -210,14 +210,19 @@ class Dreamer:
 
     def check(self):
         """Raises UsageError for what no run could make sense of."""
+        sequences.check_sizes(self, "batch_length", "imagination", "slow_every")
+        sequences.check_sizes(self, "deter", "hidden", "stoch", "units", "depth")
         sequences.check(self, "dreamer")
         sequences.check_choices(self, CHOICES)
         if self.recurrence == "block_gru":
             self._check_blocks()
+        if self.latent == "categorical":
+            sequences.check_sizes(self, "classes")
         if self.bins % 2 == 0 or self.bins < 1:
             raise UsageError(f"bins must be odd, so that one of them is zero; got {self.bins}.")
 
     def _check_blocks(self):
+        sequences.check_sizes(self, "blocks")
         if self.deter % self.blocks:
             raise UsageError(f"deter ({self.deter}) must be a multiple of blocks ({self.blocks}).")
         if is_picture(self.spec.observation.shape) and STAGES[-1] * self.depth % self.blocks:

@@ -272,6 +272,7 @@ class MuZero:
             )
         unrolls = ("unroll",) if self.foresees else ()
         sequences.check_sizes(self, "simulations", "considered", "td_steps", *unrolls)
+        sequences.check_sizes(self, "latent", "units", "depth", "support")
         if not 0.0 <= self.reanalysed <= 1.0:
             raise UsageError(f"reanalysed is a share, from 0 to 1; got {self.reanalysed}.")
         if self.mixed and not self._again:

@@ -154,7 +154,8 @@ class PETS:
         self.world.check()
         sequences.check_choices(self, {"planner": PLANNERS, "propagation": PARTICLES})
         sequences.check_sizes(self, "num_envs", "capacity", "batch_size", "refit_every")
-        sequences.check_sizes(self, "particles", "planned", "iterations")
+        sequences.check_sizes(self, "particles", "planned", "iterations", "units")
+        sequences.check_positive(self, "spread", "optimism")
         if not 0 < self.elites <= self.population:
             raise UsageError(
                 f"elites ({self.elites}) must be from 1 to population ({self.population})."

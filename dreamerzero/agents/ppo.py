@@ -128,6 +128,8 @@ class PPO:
         """Raises UsageError for what no run could make sense of."""
         sequences.check_spaces(self.spec, "ppo")
         sequences.check_sizes(self, "num_envs", "rollout", "epochs", "minibatches")
+        sequences.check_sizes(self, "layers", "units", "depth")
+        sequences.check_positive(self, "clip_ratio")
         size = self.rollout * self.num_envs
         if size % self.minibatches:
             raise UsageError(

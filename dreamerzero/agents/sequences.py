@@ -99,6 +99,13 @@ def check_positive(agent, *fields: str) -> None:
             raise UsageError(f"{field} is above 0; got {value}.")
 
 
+def check_order(agent, lower: str, upper: str) -> None:
+    """Raises UsageError for a number that is not under another; arrays and tracers pass."""
+    low, high = getattr(agent, lower), getattr(agent, upper)
+    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
+        raise UsageError(f"{lower} ({low}) must be under {upper} ({high}).")
+
+
 def check_choices(agent, choices: dict[str, tuple[str, ...]]) -> None:
     """Raises UsageError for a field whose value is not among its choices."""
     for field, allowed in choices.items():

@@ -92,6 +92,8 @@ def test_changing_a_number_does_not_recompile():
     ("fields", "message"),
     [
         ({"deter": 30}, "multiple of blocks"),
+        ({"blocks": 0}, "blocks is at least 1"),
+        ({"imagination": 0}, "imagination is at least 1"),
         ({"bins": 16}, "odd"),
         ({"capacity": 32}, "capacity"),
         ({"conv": "poll"}, "conv is one of pool, strided; got 'poll'"),

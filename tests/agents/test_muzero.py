@@ -216,6 +216,7 @@ def test_the_slow_world_follows_and_plays():
         ("CartPole-v1", {"num_envs": 0}, "num_envs is at least 1"),
         ("CartPole-v1", {"train_ratio": 0.0}, "train_ratio is above 0"),
         ("CartPole-v1", {"layers": -1}, "layers is not negative"),
+        ("CartPole-v1", {"units": 0}, "units is at least 1"),
         ("CartPole-v1", {"encoder": "lines"}, "lines reads grids.*Leave encoder at conv"),
         ("CartPole-pixels", {"encoder": "lines"}, "smaller than pictures"),
         ("CartPole-pixels", {"reconstruction": 1.0}, "smaller than pictures.*Leave reconstruction"),

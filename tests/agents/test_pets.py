@@ -10,7 +10,7 @@ from dreamerzero.agents.pets import PLANNERS
 from dreamerzero.envs import probes
 from dreamerzero.training import program
 from dreamerzero.types import Prediction, UsageError
-from dreamerzero.worlds.ensemble import Ensemble
+from dreamerzero.worlds.ensemble import PARTICLES, Ensemble
 
 SMALL = {
     "num_envs": 4,
@@ -97,10 +97,11 @@ def test_before_the_first_fit_actions_are_anything(pendulum):
     np.testing.assert_allclose(np.histogram(action, 4, (-1, 1))[0] / 1000, 0.25, atol=0.06)
 
 
-def test_it_comes_to_the_optimum():
+@pytest.mark.parametrize("propagation", PARTICLES)
+def test_it_comes_to_the_optimum(propagation):
     """World and ends learnt, in one-step episodes."""
     env = envs.make(probes.ContinuousActionProbe())
-    agent = small(env, learning_rate=3e-3)
+    agent = small(env, propagation=propagation, learning_rate=3e-3)
     state, _ = jax.jit(partial(program.train, agent, env, steps=200))(jax.random.key(0))
     returns = training.evaluate(agent, state.agent.params, env, jax.random.key(1), episodes=64)
     assert returns.mean() >= 0.95  # 0.75 without seeing where the target is
@@ -141,6 +142,8 @@ def test_in_the_true_dynamics_it_swings_the_pendulum_up(pendulum, planner):
         ("Pendulum-v1", {"propagation": "ts2"}, "ts1, tsinf, mean"),
         ("Pendulum-v1", {"refit_every": 41}, "multiple of num_envs"),
         ("Pendulum-v1", {"particles": 0}, "particles"),
+        ("Pendulum-v1", {"units": 0}, "units is at least 1"),
+        ("Pendulum-v1", {"optimism": 0.0}, "optimism is above 0"),
         ("Pendulum-v1", {"kept": 2.0}, "kept is a share"),
         ("Pendulum-v1", {"decay": 0.5}, "decay is at least 1"),
     ],

@@ -181,6 +181,8 @@ def test_the_policy_improves_on_one_batch():
         ({"minibatches": 3}, r"rollout · num_envs \(128\) must be a multiple of minibatches \(3\)"),
         ({"minibatches": 0}, "minibatches"),
         ({"epochs": 0}, "epochs is at least 1"),
+        ({"layers": 0}, "layers is at least 1"),
+        ({"clip_ratio": -1.0}, "clip_ratio is above 0"),
     ],
 )
 def test_what_it_cannot_do_is_refused(fields, message):

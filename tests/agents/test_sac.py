@@ -178,6 +178,8 @@ def test_it_begins_with_actions_everywhere_and_plays_the_middle(pendulum):
         ("CartPole-v1", {}, "continuous.*Try dqn or ppo"),
         ("Pendulum-v1", {"capacity": 0}, "capacity"),
         ("Pendulum-v1", {"batch_size": 0}, "batch_size"),
+        ("Pendulum-v1", {"units": 0}, "units is at least 1"),
+        ("Pendulum-v1", {"temperature": -1.0}, "temperature is above 0"),
     ],
 )
 def test_what_it_cannot_do_is_refused(name, fields, message):

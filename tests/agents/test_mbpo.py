@@ -114,6 +114,11 @@ def test_batches_are_imagined_lately_but_for_a_share(pendulum, monkeypatch):
     assert len(set(reward[reward >= 1000])) > 150
 
 
+def unchanged(self, params, optimiser, key, data, size):
+    """Instead of a fit."""
+    return params, optimiser, {}
+
+
 class Follow(probes.ContinuousActionProbe):
     """Three steps of 1 − (a − target)²; an action of the other sign than the target turns it."""
 
@@ -140,16 +145,13 @@ def test_with_a_perfect_world_it_learns_what_sac_learns_from_the_real_one(monkey
     def step(self, params, key, action, latent):
         symbol = latent.observation.argmax(axis=-1)
         state = probes.EnvState(time=symbol // 2, cue=symbol % 2)
-        after, _, reward, terminated, _ = jax.vmap(
-            env.environment.step_env, (None, 0, 0, None)
-        )(None, state, action, None)
+        after, _, reward, terminated, _ = jax.vmap(env.environment.step_env, (None, 0, 0, None))(
+            None, state, action, None
+        )
         return Prediction(reward, 1.0 - terminated), Latent(after, latent.member)
 
-    def fit(self, params, optimiser, key, data, size):
-        return params, optimiser, {}
-
     monkeypatch.setattr(Ensemble, "step", step)
-    monkeypatch.setattr(Ensemble, "fit", fit)
+    monkeypatch.setattr(Ensemble, "fit", unchanged)
     ours = small(env, real_ratio=0.0, shortest=2, longest=2)
     fields = {name: value for name, value in SMALL.items() if hasattr(SAC, name)}
     sac = agents.make("sac", env, "xs", **fields)
@@ -169,8 +171,6 @@ def test_with_a_perfect_world_it_learns_what_sac_learns_from_the_real_one(monkey
 
 def test_rollouts_that_grow_are_learnt_from_as_they_grow(pendulum, monkeypatch):
     """By a step at each of three refits; batches reach back two refits of today's length."""
-    def fit(self, params, optimiser, key, data, size):
-        return params, optimiser, {}
 
     def sample(ring, key, batch_size, newest=None):
         items = drawn(ring, key, batch_size, newest)
@@ -183,7 +183,7 @@ def test_rollouts_that_grow_are_learnt_from_as_they_grow(pendulum, monkeypatch):
 
     drawn = ring.sample
     monkeypatch.setattr(Ensemble, "step", stand_in(np.inf))
-    monkeypatch.setattr(Ensemble, "fit", fit)
+    monkeypatch.setattr(Ensemble, "fit", unchanged)
     monkeypatch.setattr(ring, "sample", sample)
     monkeypatch.setattr(SAC, "update", update)
     agent = small(pendulum, longest=3, retained=2, grows_from=40.0, grows_until=120.0)

@@ -116,8 +116,7 @@ class MBPO(SAC):
             )
         sequences.check_order(self, "grows_from", "grows_until")
         sequences.check_refits(self)
-        if not 0.0 <= self.real_ratio <= 1.0:
-            raise UsageError(f"real_ratio is a share, from 0 to 1; got {self.real_ratio}.")
+        sequences.check_shares(self, "real_ratio")
 
     @property
     def world(self) -> Ensemble:

@@ -273,16 +273,21 @@ class MuZero:
         unrolls = ("unroll",) if self.foresees else ()
         sequences.check_sizes(self, "simulations", "considered", "td_steps", *unrolls)
         sequences.check_sizes(self, "latent", "units", "depth", "support")
-        if not 0.0 <= self.reanalysed <= 1.0:
-            raise UsageError(f"reanalysed is a share, from 0 to 1; got {self.reanalysed}.")
+        sequences.check_shares(self, "reanalysed", "noise", "openings", "slow_rate", "discount")
+        sequences.check_positive(self, "breadth", "concentration", "cooling", "falling", "clip")
+        sequences.check_not_negative(
+            self, "consistency", "reconstruction", "priority", "off_policy", "learning_rate"
+        )
+        if self.reanalysed and not self._again:
+            raise UsageError(
+                f"reanalysed {self.reanalysed} of batch_size {self.batch_size} is less than a "
+                "window. Give it a larger share, or 0."
+            )
         if self.mixed and not self._again:
             raise UsageError(
                 f"mixed values are those of new searches, and reanalysed {self.reanalysed} of "
                 f"batch_size {self.batch_size} asks for none. Give it a larger share."
             )
-        for field in ("consistency", "reconstruction"):
-            if getattr(self, field) < 0:
-                raise UsageError(f"{field} is 0 or more; got {getattr(self, field)}.")
 
     @property
     def world(self) -> ValueEquivalent:

@@ -160,8 +160,7 @@ class PETS:
             raise UsageError(
                 f"elites ({self.elites}) must be from 1 to population ({self.population})."
             )
-        if not 0.0 <= self.kept <= 1.0:
-            raise UsageError(f"kept is a share of the elites, from 0 to 1; got {self.kept}.")
+        sequences.check_shares(self, "kept", "momentum")
         if self.decay < 1.0:
             raise UsageError(f"decay is at least 1, where nothing shrinks; got {self.decay}.")
         sequences.check_refits(self)

@@ -93,17 +93,36 @@ def check_sizes(agent, *fields: str) -> None:
 
 def check_positive(agent, *fields: str) -> None:
     """Raises UsageError for a number that is not above 0; arrays and tracers pass."""
-    for field in fields:
-        value = getattr(agent, field)
-        if isinstance(value, int | float) and not value > 0:
+    for field, value in _numbers(agent, fields):
+        if not value > 0:
             raise UsageError(f"{field} is above 0; got {value}.")
+
+
+def check_not_negative(agent, *fields: str) -> None:
+    """Raises UsageError for a number below 0; arrays and tracers pass."""
+    for field, value in _numbers(agent, fields):
+        if not value >= 0:
+            raise UsageError(f"{field} is 0 or more; got {value}.")
+
+
+def check_shares(agent, *fields: str) -> None:
+    """Raises UsageError for a number that is not from 0 to 1; arrays and tracers pass."""
+    for field, value in _numbers(agent, fields):
+        if not 0 <= value <= 1:
+            raise UsageError(f"{field} is a share, from 0 to 1; got {value}.")
 
 
 def check_order(agent, lower: str, upper: str) -> None:
     """Raises UsageError for a number that is not under another; arrays and tracers pass."""
-    low, high = getattr(agent, lower), getattr(agent, upper)
-    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
-        raise UsageError(f"{lower} ({low}) must be under {upper} ({high}).")
+    match list(_numbers(agent, (lower, upper))):
+        case [(_, low), (_, high)] if not low < high:
+            raise UsageError(f"{lower} ({low}) must be under {upper} ({high}).")
+
+
+def _numbers(agent, fields):
+    """Names and values of those that are known already: neither arrays nor tracers."""
+    values = ((field, getattr(agent, field)) for field in fields)
+    return ((field, value) for field, value in values if isinstance(value, int | float))
 
 
 def check_choices(agent, choices: dict[str, tuple[str, ...]]) -> None:

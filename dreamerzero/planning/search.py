@@ -32,7 +32,8 @@ class Search(NamedTuple):
     value: jax.Array
     """`[B]`, the mean over all simulations"""
     tree: mctx.Tree
-    """everything: visit counts, values and latents of all nodes"""
+    """visit counts, values and latents of all nodes; where chance moves mctx leaves out what leads
+    from its nodes on, and with it all but the first decisions"""
 
 
 def gumbel_search(
@@ -86,8 +87,6 @@ def puct_search(
     noise=0.25,
     concentration=0.3,
     temperature=1.0,
-    c_init=1.25,
-    c_base=19652.0,
     tree_range: bool = False,
     illegal=None,
 ) -> Search:
@@ -101,7 +100,6 @@ def puct_search(
         forbids the illegal ones, so that there is less of it where few are legal.
       concentration: of the Dirichlet distribution, for each action.
       temperature: 0 takes the action with most visits.
-      c_init, c_base: weights of the prior against the values (eq. 2).
       tree_range, illegal: as in `gumbel_search`.
     """
     return _search(
@@ -115,8 +113,6 @@ def puct_search(
         qtransform=in_range_of_tree if tree_range else mctx.qtransform_by_parent_and_siblings,
         dirichlet_fraction=noise,
         dirichlet_alpha=concentration,
-        pb_c_init=c_init,
-        pb_c_base=c_base,
         temperature=temperature,
     )
 

@@ -25,6 +25,7 @@ from dreamerzero.types import Prediction, TimeStep, UsageError
 
 SIMULATIONS = 64  # of the opponent that searches
 OPPONENTS = ("random", "search", "perfect")
+OPENING = 2  # moves at random that begin a game between players of whom neither plays at random
 SIDES = ("first", "second")  # the agent moves, in a game
 PAST = "past"  # the folder in a run's with the params of every evaluation
 
@@ -35,25 +36,30 @@ class Duel(Environment):
     """A board for one player, whose opponent answers within the step.
 
     The parameters of this environment are the board's and the opponent's. `side` is 0 for an agent
-    that moves first, 1 for one that moves second, None for either by chance.
+    that moves first, 1 for one that moves second, None for either by chance. The first `opening`
+    moves, too few to end a game, are at random.
     """
 
-    def __init__(self, board: Environment, opponent: Opponent, side: int | None = None):
-        self.board, self.opponent, self.side = board, opponent, side
+    def __init__(
+        self, board: Environment, opponent: Opponent, side: int | None = None, opening: int = 0
+    ):
+        self.board, self.opponent, self.side, self.opening = board, opponent, side, opening
         self.legal_actions = board.legal_actions
 
     def reset_env(self, key, params):
-        start_key, side_key, move_key = jax.random.split(key, 3)
+        start_key, side_key, move_key, *opening_keys = jax.random.split(key, 3 + self.opening)
         start = self.board.reset_env(start_key, params[0])
+        for opening_key in opening_keys:
+            start = self._moved(opening_key, random_player, *start, params)[:2]
         second = jax.random.bernoulli(side_key) if self.side is None else self.side == 1
-        answered = self._answer(move_key, *start, params)[:2]
+        answered = self._moved(move_key, self.opponent, *start, params)[:2]
         return jax.tree.map(partial(jnp.where, second), answered, start)
 
     def step_env(self, key, state, action, params):
         move_key, answer_key = jax.random.split(key)
         moved = self.board.step_env(move_key, state, action, params[0])[:4]
         observation, after, reward, terminated = moved
-        answered = self._answer(answer_key, observation, after, params)
+        answered = self._moved(answer_key, self.opponent, observation, after, params)
         over = terminated | self.is_truncated(after, params)
         observation, state, lost, terminated = jax.tree.map(
             partial(jnp.where, over), moved, answered
@@ -63,11 +69,11 @@ class Duel(Environment):
     def is_truncated(self, state, params):
         return self.board.is_truncated(state, params[0])
 
-    def _answer(self, key, observation, state, params):
-        """What the opponent's move leads to, with its reward for that and whether it ends there."""
+    def _moved(self, key, player: Opponent, observation, state, params):
+        """What a player's move leads to, with its reward for that and whether it ends there."""
         choice_key, move_key = jax.random.split(key)
         rules, rival = params
-        action = self.opponent(rival, choice_key, view(self.board, observation, state))
+        action = player(rival, choice_key, view(self.board, observation, state))
         return self.board.step_env(move_key, state, action, rules)[:4]
 
 
@@ -79,13 +85,13 @@ def view(board: Environment, observation, state) -> TimeStep:
 
 
 @functools.cache  # environments hash by identity: a second one would recompile
-def _duel(board: Environment, opponent: Opponent, side: int | None) -> Duel:
-    return Duel(board, opponent, side)
+def _duel(board: Environment, opponent: Opponent, side: int | None, opening: int) -> Duel:
+    return Duel(board, opponent, side, opening)
 
 
-def duel(env: Env, opponent: Opponent, params=0, side: int | None = None) -> Env:
+def duel(env: Env, opponent: Opponent, params=0, side: int | None = None, opening: int = 0) -> Env:
     """The game `env` against an opponent with its params, see `Duel`; returns are −1, 0 and 1."""
-    environment = _duel(env.environment, opponent, side)
+    environment = _duel(env.environment, opponent, side, opening)
     return env.replace(environment=environment, params=(env.params, params))
 
 
@@ -213,13 +219,16 @@ def opponent(name: str, env: Env) -> Opponent:
     return searcher(env.environment) if name == "search" else known[name]
 
 
-def results(agent, params, env: Env, against: Opponent, key, games: int, rival=0) -> dict:
+def results(
+    agent, params, env: Env, against: Opponent, key, games: int, rival=0, opening: int = 0
+) -> dict:
     """What K players win, draw and lose against an opponent.
 
     Args:
       params: of the players, leaves `[K, ...]`.
       games: of each player on each side.
       rival: the opponent's params.
+      opening: moves at random before theirs: else two who play greedily play one game for ever.
     Returns:
       For each of `SIDES`, `[K, 3]` games won, drawn and lost by the players.
     """
@@ -227,7 +236,7 @@ def results(agent, params, env: Env, against: Opponent, key, games: int, rival=0
     table = {}
     for side, name in enumerate(SIDES):
         keys = jax.random.split(jax.random.fold_in(key, side), lanes)
-        arena = duel(env, against, rival, side)
+        arena = duel(env, against, rival, side, opening)
         returns = evaluation.evaluate_lanes(agent, params, arena, keys, episodes=games)
         table[name] = np.stack([(returns == score).sum(axis=1) for score in (1, 0, -1)], axis=1)
     return table
@@ -245,7 +254,8 @@ def keep(run_dir: Path, done: int, params, step: int) -> None:
 
 
 def ladder(agent, run_dir: Path, shapes, env: Env, key, games: int) -> list[tuple[int, float]]:
-    """How a run's first seed has become better: all that `keep` kept play each other.
+    """How a run's first seed has become better: all that `keep` kept play each other, from
+    positions to which two random moves lead.
 
     Args:
       shapes: of the params, leaves `[K, ...]`.
@@ -269,7 +279,7 @@ def ladder(agent, run_dir: Path, shapes, env: Env, key, games: int) -> list[tupl
     points = np.zeros((len(players), len(players)))
     for i, params in enumerate(players):
         key, rival_key = jax.random.split(key)
-        table = results(agent, all_of_them, env, rival, rival_key, games, rival=params)
+        table = results(agent, all_of_them, env, rival, rival_key, games, params, OPENING)
         won = (1.0 + scores(table)) / 2.0 * 2 * games
         points[:, i] += won
         points[i] += 2 * games - won

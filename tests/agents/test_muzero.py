@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 
 import jax
@@ -49,9 +50,12 @@ def frames(length, batch, num_actions, seed=0):
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_targets_match_a_loop_over_episodes(seed):
+@pytest.mark.parametrize(("seed", "players"), [(0, 1), (1, 1), (2, 1), (3, 2)])
+def test_targets_match_a_loop_over_episodes(seed, players):
+    """Of two players each wants what the other does not."""
     agent = small(envs.make("CartPole-v1"))
+    agent = agent.replace(spec=dataclasses.replace(agent.spec, players=players))
+    sign = 3 - 2 * players
     state = agent.init(jax.random.key(seed))
     # Values of an untrained world are all zero: let them be anything else.
     noise = partial(jax.random.normal, jax.random.key(1))
@@ -75,7 +79,7 @@ def test_targets_match_a_loop_over_episodes(seed):
             for _ in range(agent.td_steps):
                 t += 1
                 g += discount * reward[t, b]
-                discount *= agent.discount
+                discount *= sign * agent.discount
                 if last[t, b]:
                     break
             g += discount * values[t, b] * (1 - terminal[t, b])
@@ -217,6 +221,10 @@ def test_the_slow_world_follows_and_plays():
         ("CartPole-v1", {"train_ratio": 0.0}, "train_ratio is above 0"),
         ("CartPole-v1", {"layers": -1}, "layers is not negative"),
         ("CartPole-v1", {"units": 0}, "units is at least 1"),
+        ("CartPole-v1", {"openings": 2.0}, "openings is a share"),
+        ("CartPole-v1", {"cooling": 0.0}, "cooling is above 0"),
+        ("CartPole-v1", {"priority": -1.0}, "priority is 0 or more"),
+        ("CartPole-v1", {"reanalysed": 0.001}, "less than a window"),
         ("CartPole-v1", {"encoder": "lines"}, "lines reads grids.*Leave encoder at conv"),
         ("CartPole-pixels", {"encoder": "lines"}, "smaller than pictures"),
         ("CartPole-pixels", {"reconstruction": 1.0}, "smaller than pictures.*Leave reconstruction"),

@@ -1,5 +1,7 @@
 """Opponents, and what is counted against them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,3 +168,23 @@ def test_an_agent_of_ours_can_be_the_opponent():
     )
     assert table["first"][0, 2] == table["second"][0, 2] == 0
     assert table["first"][0, 0] > 0
+
+
+def test_greedy_players_have_one_game_for_each_opening():
+    env = envs.make(TICTACTOE)
+    agent = agents.make(
+        "muzero", env, num_envs=4, capacity=4000, latent=8, layers=1, units=8, simulations=4
+    )
+    keys = jax.random.split(jax.random.key(1), 2)
+    one, other = (agent.init(key).params for key in keys)
+    player, rival = jax.tree.map(lambda leaf: leaf[None], one), games.played_by(agent)
+    played = partial(games.results, agent, player, env, rival, keys[0], 64, other)
+    assert all(counts.max() == 64 for counts in played().values())
+    assert all(counts.max() < 64 for counts in played(games.OPENING).values())
+
+    for side, stones in enumerate((2, 3)):
+        arena = games.duel(env, rival, other, side, games.OPENING)
+        _, timestep = jax.jit(jax.vmap(arena.reset))(jax.random.split(keys[1], 256))
+        np.testing.assert_array_equal(timestep.observation.sum(axis=(1, 2, 3)), stones)
+        places = timestep.observation.any(axis=-1).mean(axis=0)
+        assert (places > 0.1).all()  # two of nine cells at random

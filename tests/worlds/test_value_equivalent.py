@@ -78,6 +78,18 @@ def test_shapes_ranges_and_a_beginning_without_opinions(spec):
     assert not np.allclose(latent[0], latent[1])  # it depends on what was seen
 
 
+def test_what_follows_a_move_counts_against_the_mover_if_there_are_two_players():
+    spec = SPECS["vector"]
+    both = world(dataclasses.replace(spec, players=2))
+    params = opinionated(both)
+    latent, action = both.represent(params, observations(spec, 4)), jnp.zeros(4, jnp.int32)
+    alone, _ = world(spec).step(params, None, action, latent)
+    prediction, _ = both.step(params, None, action, latent)
+    np.testing.assert_array_equal(prediction.discount, -alone.discount)
+    np.testing.assert_array_equal(prediction.reward, alone.reward)
+    assert (prediction.discount < 0).all()
+
+
 def test_the_loss_is_that_of_stepping_one_by_one():
     """Against a loop over the public functions, with every weight written out."""
     spec, steps = SPECS["vector"], 3

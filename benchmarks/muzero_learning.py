@@ -6,10 +6,12 @@
     python benchmarks/muzero_learning.py muzero-CartPole-v1
 """
 
-from learning import Task, main
+from learning import RUNS, Task, main
 
 LOOKS = ("--eval-every", "5000")
 MINATAR = ("--eval-every", "15000", "--agent.train-ratio", "96")
+NARROW = (*LOOKS, "--agent.units", "96")
+OFFLINE = (*LOOKS, "--replay", str(RUNS / "muzero-CartPole-v1"))
 EFFICIENT = (*LOOKS, "--agent.tree-range", "True", "--agent.td-steps", "10")
 
 
@@ -21,6 +23,10 @@ def without(part: str, off: str = "0") -> Task:
 
 TASKS = (
     Task("muzero", "CartPole-v1", 60_000, 475.0, LOOKS, seeds=6),
+    # Three quarters of the units.
+    Task("muzero", "CartPole-v1", 60_000, 475.0, NARROW, seeds=6, variant="units-96"),
+    # From what the first of these has seen alone.
+    Task("muzero-reanalyse", "CartPole-v1", 60_000, 475.0, OFFLINE, seeds=6, variant="offline"),
     Task("muzero-puct", "CartPole-v1", 60_000, 450.0, LOOKS),
     Task("muzero", "Catch-bsuite", 48_000, 0.95),
     Task("muzero-sampled", "Pendulum-v1", 30_000, -300.0),

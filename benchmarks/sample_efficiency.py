@@ -18,9 +18,16 @@ from matplotlib.ticker import NullFormatter
 from dreamerzero.viz.curves import bootstrap_interval
 
 SOURCES = ("yardstick", "ensemble", "dreamer", "muzero")
-THRESHOLDS = {"CartPole-v1": 475.0, "Pendulum-v1": -200.0, "CartPoleSwingup-v0": 700.0}
+THRESHOLDS = {
+    "CartPole-v1": 475.0,
+    "Pendulum-v1": -200.0,
+    "CartPoleSwingup-v0": 700.0,
+    "Catch-bsuite": 0.95,
+    "Breakout-MinAtar": 7.0,
+    "HalfCheetah-v5": 1000.0,
+}
 # Parts of an agent, or the same one otherwise, belong to the tables of their own scripts.
-LEFT_OUT = ("dqn-plain", "efficientzero-no-", "muzero-as-", "mbpo-k")
+LEFT_OUT = ("dqn-plain", "dqn-other", "efficientzero-no-", "muzero-as-", "muzero-units-", "mbpo-k")
 COLUMNS = ("env", "agent", "seeds", "threshold", "all seeds at", "of")
 
 
@@ -55,8 +62,10 @@ def row(env: str, agent: str, evaluations: list[dict]) -> dict:
 
 
 def draw(tasks: dict, rows: list[dict]) -> None:
-    figure = Figure(figsize=(12, 7), dpi=150, layout="constrained")
-    for (env, agents), (above, below) in zip(tasks.items(), figure.subplots(2, len(tasks)).T):
+    figure = Figure(figsize=(12, 14), dpi=150, layout="constrained")
+    grid = figure.subplots(4, 3).reshape(2, 2, 3)  # of tasks two rows, curves above bars
+    pairs = grid.transpose(0, 2, 1).reshape(-1, 2)
+    for (env, agents), (above, below) in zip(tasks.items(), pairs):
         bars = [row for row in rows if row["env"] == env]
         for place, bar in enumerate(bars):
             colour = f"C{place}"  # the bar's name is the curve's
@@ -74,10 +83,10 @@ def draw(tasks: dict, rows: list[dict]) -> None:
         below.set_yticks(range(len(bars)), [bar["agent"] for bar in bars])
         below.invert_yaxis()
         reached = f"steps until all seeds reach {THRESHOLDS[env]:g}\n(▷ not by then)"
-        below.set(xscale="log", xlim=above.get_xlim(), xlabel=reached)
+        below.set(xlim=(0, None), xlabel=reached)
+        above.xaxis.set_minor_formatter(NullFormatter())
         for axes in (above, below):
             axes.spines[["top", "right"]].set_visible(False)
-            axes.xaxis.set_minor_formatter(NullFormatter())
     figure.savefig(RESULTS / "sample_efficiency.png")
 
 

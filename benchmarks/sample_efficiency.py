@@ -27,7 +27,14 @@ THRESHOLDS = {
     "HalfCheetah-v5": 1000.0,
 }
 # Parts of an agent, or the same one otherwise, belong to the tables of their own scripts.
-LEFT_OUT = ("dqn-plain", "dqn-other", "efficientzero-no-", "muzero-as-", "muzero-units-", "mbpo-k")
+LEFT_OUT = (
+    "dqn-plain",
+    "dqn-other",
+    "efficientzero-no-",
+    "muzero-siblings",
+    "muzero-reanalyse",
+    "mbpo-k",
+)
 COLUMNS = ("env", "agent", "seeds", "threshold", "all seeds at", "of")
 
 

@@ -7,9 +7,8 @@ Ye et al. 2021, "Mastering Atari Games with Limited Data".
   off-policy   z_t over fewer steps, the older the data: its actions are not today's          (§4.3)
   augment      pictures are shifted and dimmed, for the root and for what is compared with it
 
-All else is `muzero.py`'s; each part is a field, and 0 turns it off. As in the paper, returns are
-shorter than MuZero's and action values are measured by the range of the search's tree. After it in
-the lineage: EfficientZero V2.
+All else is `muzero.py`'s; each part is a field, and 0 turns it off. After it in the lineage:
+EfficientZero V2.
 
 Different from the paper: its horizon of 5 loses a step for every 30,000 updates since the data were
 played, here one of 10 loses the same share for as many environment steps, of which the paper makes
@@ -33,6 +32,4 @@ class EfficientZero(MuZero):
     consistency: float = static(0.5)
     prefix: int = static(5)
     augment: bool = static(True)
-    td_steps: int = static(10)
-    tree_range: bool = static(True)
     off_policy: float = 0.67

@@ -9,9 +9,8 @@ Wang et al. 2024, "EfficientZero V2: Mastering Discrete and Continuous Control w
                model has been learnt for a while, what a new search finds                    (§4.3)
   consistency  as in EfficientZero; rewards are those of single steps again
 
-All else is `muzero.py`'s; each part is a field, and 0 or False turns it off. Action values are
-measured by the range of the search's tree, as in EfficientZero. That and MuZero Sampled are before
-it in the lineage.
+All else is `muzero.py`'s; each part is a field, and 0 or False turns it off. Before it in the
+lineage: EfficientZero and MuZero Sampled.
 
 Different from the paper: the search's prior is corrected for how the actions were drawn, π / (¼ π +
 ¾ β), and its policy is learnt whole, not the best action alone with a bonus for entropy. The
@@ -42,8 +41,6 @@ class EfficientZeroV2(MuZero):
     mixed: bool = static(True)
     consistency: float = static(0.5)
     augment: bool = static(True)
-    td_steps: int = static(10)
-    tree_range: bool = static(True)
     support: int = static(30)
     discount: float = 0.99
     breadth: float = 9.0  # three times the standard deviation

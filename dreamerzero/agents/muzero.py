@@ -14,8 +14,7 @@ Before it in the lineage: Dreamer, whose world shows what will be seen. After it
 TD-MPC2, which plans in such a world with continuous actions.
 
 Different from the papers: the end of an episode is learnt; play without exploration, and not only
-bootstraps, is that of the slow copy; replay is uniform unless `priority` is set; action values are
-normalised by siblings and parent, and over the whole tree only if `tree_range` says so.
+bootstraps, is that of the slow copy; replay is uniform unless `priority` is set.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ class MuZero:
     """windows in a batch"""
     unroll: int = static(5)
     """steps that the model is unrolled for in learning"""
-    td_steps: int = static(30)
+    td_steps: int = static(10)
     """rewards in a value target before it is bootstrapped"""
     capacity: int = static(200_000)
     """frames the replay holds, over all environments"""
@@ -117,7 +116,7 @@ class MuZero:
     """simulations of a search"""
     considered: int = static(16)
     """gumbel: actions that are considered at the root, at most"""
-    tree_range: bool = static(False)
+    tree_range: bool = static(True)
     """whether a search measures action values by the range of its whole tree, not by those at the
     same node alone; always where chance moves"""
     samples: int = static(0)
@@ -205,6 +204,7 @@ class MuZero:
             "train_ratio": 64.0,
             "td_steps": 45,
             "simulations": 32,
+            "tree_range": False,
             "openings": 0.75,
             "support": 1,
             "discount": 1.0,
@@ -216,6 +216,7 @@ class MuZero:
             "train_ratio": 64.0,
             "td_steps": 10,
             "simulations": 32,
+            "tree_range": False,
             "reconstruction": 1.0,
             "body": "resnet",
             "encoder": "lines",

@@ -24,4 +24,4 @@ class MuZeroPUCT(MuZero):
 
     search: str = static("puct")
     simulations: int = static(25)
-    tree_range: bool = static(True)
+    td_steps: int = static(30)

@@ -16,6 +16,8 @@ import sys
 import learning
 from common import report
 
+from dreamerzero.training.games import SIDES
+
 GAMES = 100
 RUNS = {
     "muzero-TicTacToe-pgx": ("perfect", "search", "random"),
@@ -31,6 +33,8 @@ def main():
         if (learning.RUNS / run).exists():
             tables[run] = {opponent: played(run, opponent) for opponent in opponents}
             ladders[run] = played(run, "past")["ladder"]
+    if not tables:
+        raise SystemExit(f"None of {', '.join(RUNS)} is in {learning.RUNS}: train one there first.")
     rows = [row(run, opponent, table) for run in tables for opponent, table in tables[run].items()]
     report("board_games", rows, tables=tables, ladders=ladders)
 
@@ -44,7 +48,7 @@ def played(run: str, opponent: str) -> dict:
 
 def row(run: str, opponent: str, table: dict) -> dict:
     """All seeds together."""
-    sides = {side: [sum(seeds) for seeds in zip(*table[side])] for side in ("first", "second")}
+    sides = {side: [sum(seeds) for seeds in zip(*table[side])] for side in SIDES}
     won, drawn, lost = (sum(both) for both in zip(*sides.values()))
     return {"run": run, "against": opponent, "won": won, "drawn": drawn, "lost": lost, **sides}
 

@@ -70,8 +70,8 @@ def row(env: str, agent: str, evaluations: list[dict]) -> dict:
 
 def draw(tasks: dict, rows: list[dict]) -> None:
     figure = Figure(figsize=(12, 14), dpi=150, layout="constrained")
-    grid = figure.subplots(4, 3).reshape(2, 2, 3)  # of tasks two rows, curves above bars
-    pairs = grid.transpose(0, 2, 1).reshape(-1, 2)
+    rows_of_axes = figure.subplots(4, 3)
+    pairs = [*zip(*rows_of_axes[:2]), *zip(*rows_of_axes[2:])]
     for (env, agents), (above, below) in zip(tasks.items(), pairs):
         bars = [row for row in rows if row["env"] == env]
         for place, bar in enumerate(bars):

@@ -151,7 +151,7 @@ class DQN:
                 f"dqn wants discrete actions; those of {self.spec.name} are continuous. "
                 "Try sac or ppo there."
             )
-        sequences.check_sizes(self, "n_step", "atoms", "layers", "units", "depth")
+        sequences.check_sizes(self, "n_step", "atoms", "layers")
         sequences.check_order(self, "v_min", "v_max")
         sequences.check(self, "dqn")
 

@@ -211,7 +211,7 @@ class Dreamer:
     def check(self):
         """Raises UsageError for what no run could make sense of."""
         sequences.check_sizes(self, "batch_length", "imagination", "slow_every")
-        sequences.check_sizes(self, "deter", "hidden", "stoch", "units", "depth")
+        sequences.check_sizes(self, "deter", "hidden", "stoch")
         sequences.check(self, "dreamer")
         sequences.check_choices(self, CHOICES)
         if self.recurrence == "block_gru":

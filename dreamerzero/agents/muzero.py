@@ -273,7 +273,7 @@ class MuZero:
             )
         unrolls = ("unroll",) if self.foresees else ()
         sequences.check_sizes(self, "simulations", "considered", "td_steps", *unrolls)
-        sequences.check_sizes(self, "latent", "units", "depth", "support")
+        sequences.check_sizes(self, "latent", "support")
         sequences.check_shares(self, "reanalysed", "noise", "openings", "slow_rate", "discount")
         sequences.check_positive(self, "breadth", "concentration", "cooling", "falling", "clip")
         sequences.check_not_negative(
@@ -284,7 +284,7 @@ class MuZero:
                 f"reanalysed {self.reanalysed} of batch_size {self.batch_size} is less than a "
                 "window. Give it a larger share, or 0."
             )
-        if self.mixed and not self._again:
+        if self.mixed and not self.reanalysed:
             raise UsageError(
                 f"mixed values are those of new searches, and reanalysed {self.reanalysed} of "
                 f"batch_size {self.batch_size} asks for none. Give it a larger share."

@@ -138,7 +138,7 @@ class PlaNet:
     def check(self):
         """Raises UsageError for what no run could make sense of."""
         sequences.check_sizes(self, "batch_length", "planned", "iterations")
-        sequences.check_sizes(self, "deter", "stoch", "hidden", "units", "depth")
+        sequences.check_sizes(self, "deter", "hidden", "stoch")
         sequences.check(self, "planet")
         sequences.check_choices(self, {"conv": CONVS})
         if isinstance(self.spec.action, Discrete) or not self.spec.action.shape:

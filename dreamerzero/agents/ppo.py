@@ -126,9 +126,8 @@ class PPO:
 
     def check(self):
         """Raises UsageError for what no run could make sense of."""
-        sequences.check_spaces(self.spec, "ppo")
-        sequences.check_sizes(self, "num_envs", "rollout", "epochs", "minibatches")
-        sequences.check_sizes(self, "layers", "units", "depth")
+        sequences.check_networks(self, "ppo")
+        sequences.check_sizes(self, "num_envs", "rollout", "epochs", "minibatches", "layers")
         sequences.check_positive(self, "clip_ratio")
         size = self.rollout * self.num_envs
         if size % self.minibatches:

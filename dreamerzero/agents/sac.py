@@ -124,9 +124,8 @@ class SAC:
                 "Try dqn or ppo there."
             )
         sequences.check_replay(self)
-        sequences.check_sizes(self, "units", "depth")
         sequences.check_positive(self, "temperature")
-        sequences.check_spaces(self.spec, name)
+        sequences.check_networks(self, name)
 
     @property
     def actor(self) -> EncoderMLP:

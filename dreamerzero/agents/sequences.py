@@ -41,7 +41,7 @@ def filter_in(spec: EnvSpec, world: RSSM, params, key, timestep: TimeStep, memor
 def check(agent, name: str) -> None:
     """Raises UsageError for environments and sizes that no agent with replayed sequences could make
     sense of."""
-    check_spaces(agent.spec, name)
+    check_networks(agent, name)
     check_replay(agent)
     frames = agent.capacity // agent.num_envs
     if frames <= 2 * agent.batch_length:
@@ -51,9 +51,11 @@ def check(agent, name: str) -> None:
         )
 
 
-def check_spaces(spec: EnvSpec, name: str) -> None:
-    """Raises UsageError for observations and actions that the networks here do not take."""
-    observation = spec.observation
+def check_networks(agent, name: str) -> None:
+    """Raises UsageError for observations and actions that the networks here do not take, and for
+    networks without units or channels."""
+    check_sizes(agent, "units", "depth")
+    spec, observation = agent.spec, agent.spec.observation
     if len(spec.action.shape) != isinstance(spec.action, Box):
         raise UsageError(
             f"{name} acts with one integer or a vector; {spec.name} wants actions of shape "

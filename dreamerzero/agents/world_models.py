@@ -215,7 +215,7 @@ class WorldModels:
         """Raises UsageError for what no run could make sense of."""
         self.world.check()
         self.evolution.check()
-        sequences.check_spaces(self.spec, "world-models")
+        sequences.check_networks(self, "world-models")
         sequences.check_choices(self, {"sees": SEES})
         if self.real_generations and isinstance(self._env, envs.HostEnv):
             raise UsageError(
@@ -227,7 +227,7 @@ class WorldModels:
                 f"real_generations need an environment that its name can build: {self.spec.name} "
                 "builds another. Evolve it in dreams: leave real_generations at 0."
             )
-        sequences.check_sizes(self, "num_envs", "rounds", "latents", "units", "depth", "mixtures")
+        sequences.check_sizes(self, "num_envs", "rounds", "latents", "mixtures")
         sequences.check_sizes(self, "vision_batch", "memory_batch", "memory_length", "check_every")
         sequences.check_sizes(self, "episodes", "check_episodes", "dreamt_steps")
         sequences.check_positive(self, "temperature", "sigma")

@@ -17,7 +17,7 @@ from dreamerzero import agents, envs
 
 BATCHES = (1, 64, 512)
 SIMULATIONS = (8, 16, 32, 50)
-REPEATS = 15
+REPEATS = 30
 
 
 def main():
@@ -25,7 +25,9 @@ def main():
     rows = []
     for search in ("gumbel", "puct"):
         for simulations in SIMULATIONS:
-            agent = agents.make("muzero", env, search=search, simulations=simulations)
+            sizes = {"search": search, "simulations": simulations}
+            # Values by siblings, as mctx has them.
+            agent = agents.make("muzero", env, **sizes, tree_range=False)
             world = jax.jit(agent.world.init)(jax.random.key(0))
             for batch in BATCHES:
                 rows.append({"search": search, "n": simulations, "batch": batch})

@@ -204,7 +204,6 @@ class MuZero:
             "train_ratio": 64.0,
             "td_steps": 45,
             "simulations": 32,
-            "tree_range": False,
             "openings": 0.75,
             "support": 1,
             "discount": 1.0,

@@ -1,7 +1,7 @@
 """The command line, typed from the dataclasses: train, eval, play, dream, plot, agents, envs.
 
 Exit codes: 0 done, 1 the training diverged, 2 something the user can mend (one sentence says what),
-130 and 143 stopped by SIGINT and SIGTERM, after saving.
+130 and 143 stopped by SIGINT and SIGTERM; training saves first, unless it is told twice.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Train:
     num_seeds: int = 1
     """Seeds trained side by side, SEED … SEED + NUM_SEEDS − 1."""
     run_dir: Path | None = None
-    """Where everything goes; runs/AGENT-ENV-sSEED if omitted."""
+    """Where everything goes; runs/AGENT-ENV-sSEED if omitted, with the last seed too if several."""
     preset: str | None = None
     """Named values for the agent's fields; if omitted, those for this device."""
     action_repeat: int = 1
     """Environment steps for each action of the agent. STEPS counts them all."""
     eval_every: int | None = None
-    """Steps between two evaluations; a tenth of STEPS if omitted."""
+    """Steps between two evaluations, with REPLAY as much learning; a tenth of STEPS if omitted."""
     replay: Path | None = None
     """Learn only from what the run in this folder has seen, as much as in STEPS steps."""
     checkpoint_every: float = 30.0
@@ -125,7 +125,7 @@ class Plot:
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
     """The run folders."""
     out: Path
-    """The PNG to write."""
+    """The PNG, SVG or PDF to write."""
 
 
 @dataclasses.dataclass
@@ -174,6 +174,10 @@ def train(argv: list[str]) -> None:
         f"{Train.__doc__}\n\n{inspect.getdoc(kind)}",
         defaults,
     )
+    if not options.checkpoint_every > 0:
+        raise UsageError(
+            f"--checkpoint-every is {options.checkpoint_every}; give a number above 0."
+        )
     env = envs.make(options.env, options.action_repeat)
     agent = agents.make(name, env, preset, **dataclasses.asdict(options.fields))
     config = configs.make(
@@ -198,9 +202,10 @@ def train(argv: list[str]) -> None:
         quiet=options.quiet,
     )
     if not (run_dir / "curve.png").exists():
-        curves.plot([run_dir], run_dir / "curve.png")
-        if dreams.can_dream(agent, env):
-            _picture(agent, env, config, run_dir)
+        with _whole(run_dir / "curve.png") as partial:
+            curves.plot([run_dir], partial)
+    if dreams.can_dream(agent, env):
+        _picture(agent, env, config, run_dir)
     print(
         f"{_result(summary, config.eval_episodes)} · {summary['steps']:,} steps in "
         f"{summary['wall_s']:.0f} s ({summary['compile_s']:.0f} s compiling) · {run_dir}"
@@ -224,7 +229,7 @@ def evaluate(argv: list[str]) -> None:
     if options.video:
         video.check(env, options.video)
     params = configs.load_params(options.run_dir, config, agent, env)
-    video_key, *keys = jax.random.split(jax.random.key(options.seed), config.num_seeds + 1)
+    video_key, *keys = jax.random.split(_key(options.seed), config.num_seeds + 1)
     result = {"agent": config.agent, "env": config.env, "episodes": options.episodes}
     complaint = ""
     if options.opponent == "past":
@@ -255,15 +260,13 @@ def evaluate(argv: list[str]) -> None:
 
 
 def play(argv: list[str]) -> None:
-    import jax
-
     from dreamerzero.training import config as configs
     from dreamerzero.viz import boards
 
     options = _parse(Play, argv, "play", Play.__doc__)
     agent, params, env = configs.load(options.run_dir)
     boards.require(env)
-    boards.play(agent, params, env, jax.random.key(options.seed), person_begins=not options.second)
+    boards.play(agent, params, env, _key(options.seed), person_begins=not options.second)
 
 
 def dream(argv: list[str]) -> None:
@@ -284,7 +287,7 @@ def dream(argv: list[str]) -> None:
         pictures.check(env, options.out)
     params = configs.load_params(options.run_dir, config, agent, env)
     first = jax.tree.map(lambda leaf: leaf[0], params)
-    measure_key, picture_key = jax.random.split(jax.random.key(options.seed))
+    measure_key, picture_key = jax.random.split(_key(options.seed))
     steps = dreams.LONG if hasattr(agent, "value") else dreams.STEPS
     measured = dreams.measure(agent, first, env, measure_key, steps=steps)
     measured = dict(zip(measured, metrics.numbers([*measured.values()])))
@@ -356,11 +359,13 @@ def _call(command: str, argv: list[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A cache that cannot be read or written costs time, nothing else.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
-    sys.path.append(os.getcwd())  # where `module:Class` of one's own lies
+    import jax
+
     from dreamerzero.training import Interrupted, TrainingDiverged, devices
     from dreamerzero.types import UsageError
 
     try:
+        sys.path.append(os.getcwd())  # where `module:Class` of one's own lies
         if command not in COMMANDS:
             raise UsageError(f"Unknown command {command!r}: choose from {', '.join(COMMANDS)}.")
         devices.cache_compilations()
@@ -374,6 +379,11 @@ def _call(command: str, argv: list[str]) -> int:
         return _complain(f"{error}. Is the folder writable, and is there space?", 2)
     except TrainingDiverged as error:
         return _complain(error, 1)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        said = str(error).partition("\n")[0]
+        return _complain(f"Not enough memory: {said} Ask for fewer or smaller things at once.", 2)
     except Interrupted as stop:
         return _complain(stop, 128 + stop.signum)
     return 0
@@ -444,6 +454,24 @@ def _foretold(result: dict) -> str:
     return "\n  ".join(lines)
 
 
+def _key(seed: int):
+    import jax
+
+    from dreamerzero.types import UsageError
+
+    if not 0 <= seed < 2**31:
+        raise UsageError(f"--seed is {seed}; give a number from 0 to {2**31 - 1}.")
+    return jax.random.key(seed)
+
+
+@contextlib.contextmanager
+def _whole(path: Path):
+    """Where to write a file that appears only when it is complete."""
+    partial = path.with_name(f"partial-{path.name}")
+    yield partial
+    partial.replace(path)
+
+
 def _picture(agent, env, config, run_dir: Path) -> None:
     """Leaves a dream of the first seed in the run's folder, if there is one to be drawn."""
     import jax
@@ -452,10 +480,14 @@ def _picture(agent, env, config, run_dir: Path) -> None:
     from dreamerzero.types import UsageError
     from dreamerzero.viz import dreams
 
+    path = run_dir / f"dream{dreams.usual(env)}"
+    if path.exists():
+        return
     params = configs.load_params(run_dir, config, agent, env)
     first = jax.tree.map(lambda leaf: leaf[0], params)
     try:
-        dreams.draw(agent, first, env, jax.random.key(0), run_dir / f"dream{dreams.usual(env)}")
+        with _whole(path) as partial:
+            dreams.draw(agent, first, env, jax.random.key(0), partial)
     except UsageError as error:
         print(error, file=sys.stderr)
 

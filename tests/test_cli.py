@@ -229,6 +229,7 @@ def test_field_docs():
         ([*DYNA, "--steps", "9", "--agent.epsilon", "small"], "--agent.epsilon"),
         ([*DYNA, "--steps", "9", "--agent.planning-steps", "2.5"], "--agent.planning-steps"),
         ([*DYNA, "--steps", "9", "--num-sees", "2"], "Did you mean --num-seeds"),
+        ([*DYNA, "--steps", "9", "--checkpoint-every", "nan"], "--checkpoint-every is nan"),
         (["train", "dyna", "--env", "Pendulum-v1", "--steps", "9"], "discrete actions"),
         (["train", "dyna", "--env", "MNISTBandit-bsuite", "--steps", "9"], "not available"),
         (["train", "--resume"], "--run-dir"),

@@ -94,10 +94,10 @@ def check_sizes(agent, *fields: str) -> None:
 
 
 def check_positive(agent, *fields: str) -> None:
-    """Raises UsageError for a number that is not above 0; arrays and tracers pass."""
+    """Raises UsageError for a number that is not above 0, or infinite; arrays and tracers pass."""
     for field, value in _numbers(agent, fields):
-        if not value > 0:
-            raise UsageError(f"{field} is above 0; got {value}.")
+        if not 0 < value < math.inf:
+            raise UsageError(f"{field} is above 0 and finite; got {value}.")
 
 
 def check_not_negative(agent, *fields: str) -> None:

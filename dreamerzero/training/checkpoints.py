@@ -89,7 +89,7 @@ def manifest(checkpoint: Path) -> dict:
     try:
         content = json.loads((checkpoint / MANIFEST).read_text())
         files, version = content["files"], content["format"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(checkpoint, MANIFEST) from error
     if version != FORMAT:
         raise UsageError(

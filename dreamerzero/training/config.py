@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
+import warnings
 from pathlib import Path
 
 import jax
@@ -42,7 +44,7 @@ class RunConfig:
 
     def keys(self) -> jax.Array:
         """The run's keys, one a lane, `[K]`: lane i is the single run with seed S + i."""
-        return jax.numpy.stack([jax.random.key(self.seed + lane) for lane in range(self.num_seeds)])
+        return jax.vmap(jax.random.key)(self.seed + jax.numpy.arange(self.num_seeds))
 
     def write(self, run_dir: Path) -> None:
         write_json(run_dir / CONFIG, dataclasses.asdict(self))
@@ -102,6 +104,9 @@ def read(run_dir: Path) -> RunConfig:
         raise UsageError(f"{run_dir} is not a run folder: it has no {CONFIG}.")
     try:
         config = RunConfig(**json.loads(path.read_text()))
+        for name, kind in typing.get_type_hints(RunConfig).items():
+            if not isinstance(getattr(config, name), kind):
+                raise TypeError(f"{name} is {getattr(config, name)!r}")
         fields = {name: _hashable(value) for name, value in config.fields.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} cannot be read ({error}): is it damaged?") from error
@@ -136,6 +141,14 @@ def build(config: RunConfig, env=None):
       env: the environment, if it is one that its name cannot rebuild.
     """
     env = envs.make(config.env if env is None else env, config.action_repeat)
+    kind, _ = agents.find(config.agent, config.preset)
+    new = {field.name for field in dataclasses.fields(kind)} - {"spec", *config.fields}
+    if new:
+        warnings.warn(
+            f"A run of version {config.version} that knew nothing of {', '.join(sorted(new))} of "
+            f"{config.agent}: they are as they are by default now.",
+            stacklevel=2,
+        )
     return agents.make(config.agent, env, config.preset, **config.fields), env
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,17 @@ def over_seeds(returns: list) -> dict:
 def read(run_dir: Path, kind: str) -> list[dict]:
     """The rows of that kind, in order; none if there is no diary."""
     path = run_dir / METRICS
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [row for line in lines if (row := json.loads(line))["kind"] == kind]
+    try:
+        rows = [json.loads(line) for line in _lines(path)]
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be read ({error}): is it damaged?") from error
+    return [row for row in rows if row["kind"] == kind]
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of a file: not what a process wrote last that was killed."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n")]
 
 
 class Writer:
@@ -72,18 +82,28 @@ class Writer:
         """Goes on after the first `rows` rows, at `step`, and forgets the rows after them."""
         board = _tensorboard() if tensorboard else None
         path = run_dir / METRICS
-        kept = path.read_text().splitlines(keepends=True)[:rows] if rows else []
+        kept = _lines(path)[:rows]
+        if len(kept) < rows:
+            raise UsageError(
+                f"{path} has {len(kept)} of the {rows} rows that were there when the newest "
+                "checkpoint was saved. Remove that one from checkpoints/ to go on from the one "
+                "before it, or all of them to begin anew; or give another --run-dir."
+            )
         partial = path.with_suffix(".partial")
         partial.write_text("".join(kept))
         partial.replace(path)
         self._file = path.open("a")
-        self._board = board and board(str(run_dir / "tensorboard"), purge_step=step)
+        self._board = board and board(str(run_dir / "tensorboard"), purge_step=step + 1)
 
     def write(self, row: dict) -> None:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()  # a killed run has lost nothing, and `tail -f` shows it
         if self._board:
             self._scalars(row)
+
+    def sync(self) -> None:
+        """Makes sure that the rows outlive the machine: a checkpoint will count on them."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

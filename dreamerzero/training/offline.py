@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import jax
@@ -17,12 +18,14 @@ def phases(online: tuple[Phase, ...]) -> tuple[Phase, ...]:
     return tuple(phase._replace(collect=0) for phase in online if phase.learn)
 
 
-def check(shapes, config: RunConfig) -> None:
-    """Whether an agent's learning state of these shapes can go on from the run in `config.replay`.
+def check(shapes, agent, env, config: RunConfig) -> None:
+    """Whether an agent, whose learning state has these shapes, can go on from the run in
+    `config.replay`.
 
     Raises:
       UsageError: if the agent keeps no replay; if that run is in another environment, has other
-        seeds side by side or no checkpoint yet; or if its agent keeps another replay.
+        seeds side by side, no checkpoint yet or too few steps to learn from; or if its agent keeps
+        another replay.
     """
     if not hasattr(shapes, "replay"):
         raise UsageError(f"{config.agent} keeps no replay: leave out --replay.")
@@ -37,7 +40,20 @@ def check(shapes, config: RunConfig) -> None:
             f"{config.agent} cannot learn from the replay of {source.agent} in {config.replay}: "
             f"they differ in {_differences(source.fields, config.fields)}."
         )
-    configs.last_checkpoint(Path(config.replay))
+    taken = checkpoints.manifest(configs.last_checkpoint(Path(config.replay)))["step"]
+    if taken < (least := _prefill(agent, env, config)):
+        raise UsageError(
+            f"{config.replay} has {taken:,} steps, and {config.agent} learns from {least:,} on: "
+            "train that run on."
+        )
+
+
+def _prefill(agent, env, config: RunConfig) -> int:
+    """The steps that the agent takes before it learns, where it takes any."""
+    online = agent.phases(config.steps // env.action_repeat)
+    before = itertools.takewhile(lambda phase: not phase.learn, online)
+    collected = sum(phase.iterations * phase.collect for phase in before)
+    return collected * agent.num_envs * env.action_repeat
 
 
 def adopt(state, config: RunConfig):

@@ -31,11 +31,13 @@ def stops(phases, steps_each: int, eval_every: int) -> tuple[Stop, ...]:
       phases: the agent's plan, `Phase`s.
       steps_each: environment steps taken for each that a phase collects: in all parallel
         environments, with every action repeated.
-      eval_every: environment steps between two evaluations.
+      eval_every: environment steps between two evaluations; iterations, where none are taken.
     Raises:
       UsageError: if the plan is empty.
     """
     total = sum(phase.iterations * phase.collect for phase in phases) * steps_each
+    if not total:
+        return _without_steps(phases, eval_every)
     plan, done, step, updates = [], 0, 0, 0
     for index, phase in enumerate(phases):
         taken = phase.collect * steps_each  # an iteration
@@ -63,6 +65,12 @@ def stops(phases, steps_each: int, eval_every: int) -> tuple[Stop, ...]:
         done += phase.iterations
         step += phase.iterations * taken
         updates += phase.iterations * learnt
-    if not plan:
-        raise UsageError("The run has no iteration at all: give more --steps.")
     return (*plan[:-1], plan[-1]._replace(evaluate=True))
+
+
+def _without_steps(phases, eval_every: int) -> tuple[Stop, ...]:
+    """The stops of phases that only learn: as if each of their iterations took one step."""
+    if not any(phase.iterations for phase in phases):
+        raise UsageError("The run has no iteration at all: give more --steps.")
+    plan = stops([phase._replace(collect=1) for phase in phases], 1, eval_every)
+    return tuple(stop._replace(step=0) for stop in plan)

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import platform
 import signal
 import threading
@@ -44,6 +45,11 @@ from dreamerzero.training.lanes import over_lanes, spread, update_lanes
 from dreamerzero.training.plan import BEGINNING, Stop, stops
 from dreamerzero.training.progress import Display
 from dreamerzero.types import Metrics, Phase, UsageError, strong
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
 
 SUMMARY = "summary.json"
 CHUNK_S = 1.0  # seconds between two chances to show progress or to stop
@@ -108,7 +114,8 @@ def run(
       What `summary.json` holds: `return_mean` and `return_std` are over the seeds' means of the
       last evaluation, `env_steps_per_s` counts all seeds and leaves compilation and evaluation out.
     Raises:
-      UsageError: if the folder belongs to something else, or the device is too small.
+      UsageError: if the folder belongs to something else, another process trains in it, its files
+        do not fit together, or the device is too small.
       TrainingDiverged: if a number is not finite any more; the last good checkpoint stays.
       Interrupted: after SIGINT or SIGTERM.
       OSError: if the folder cannot be written.
@@ -116,19 +123,20 @@ def run(
     run_dir = Path(run_dir)
     resumes = _check_folder(run_dir, config)
     if (run_dir / SUMMARY).exists():
-        return json.loads((run_dir / SUMMARY).read_text())
+        return _read_summary(run_dir / SUMMARY)
     shapes = jax.eval_shape(start, agent, env, config.keys())
     size = memory.nbytes(shapes)
     memory.require(size, f"{config.num_seeds} × {config.agent} on {config.env}")
     if config.replay and not resumes:
-        offline.check(shapes.agent, config)
+        offline.check(shapes.agent, agent, env, config)
     with Display(quiet) as display, _signals() as signals:
         work = _Run(agent, env, config, run_dir, shapes, display, signals)
-        if not resumes:  # only now: a run that cannot be planned leaves no folder
-            run_dir.mkdir(parents=True, exist_ok=True)
-            config.write(run_dir)
-        display.say(_announcement(config, shapes, size))
-        return work.go(checkpoint_every, tensorboard)
+        run_dir.mkdir(parents=True, exist_ok=True)  # only now that the run is planned
+        with _alone(run_dir):
+            if not _check_folder(run_dir, config):
+                config.write(run_dir)
+            display.say(_announcement(config, shapes, size))
+            return work.go(checkpoint_every, tensorboard)
 
 
 @dataclasses.dataclass
@@ -153,7 +161,7 @@ class _Run:
         if config.replay:
             self.phases = offline.phases(self.phases)
         self.steps_each = agent.num_envs * env.action_repeat  # taken for each that is collected
-        self.plan = stops(self.phases, self.steps_each, config.eval_every)
+        self.plan = stops(self.phases, self.steps_each, self._eval_every())
         self.position = Position()
         self.programs = {}  # compiled, by phase or by name
         self.sums = {}  # their names, by phase number
@@ -175,6 +183,14 @@ class _Run:
         summary = self._summary()
         configs.write_json(self.run_dir / SUMMARY, summary)
         return summary
+
+    def _eval_every(self) -> int:
+        """As `stops` wants it: without steps, the share of all iterations that they would be."""
+        config = self.config
+        if not config.replay:
+            return config.eval_every
+        iterations = sum(phase.iterations for phase in self.phases)
+        return max(1, iterations * config.eval_every // config.steps)
 
     def _work(self, carry: Carry, checkpoint_every: float) -> None:
         pace = 1  # iterations in about CHUNK_S
@@ -294,6 +310,7 @@ class _Run:
         if not np.all(sound):
             raise self._diverged("params", np.all(sound, axis=0))
         self.position.wall_s, self.began = self._wall_s(), time.monotonic()
+        self.writer.sync()
         position = dataclasses.asdict(self.position) | {"step": self._step()}
         attached = hosting.saved(self.envs) if self.envs else {}
         done = self.position.done
@@ -416,12 +433,51 @@ def _check_folder(run_dir: Path, config: RunConfig) -> bool:
                 "another --run-dir to start afresh."
             )
         return True
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    if run_dir.exists() and (not run_dir.is_dir() or _holds_more(run_dir)):
         raise UsageError(
             f"{run_dir} exists and is not a run folder. Give another --run-dir: nothing in it was "
             "touched."
         )
     return False
+
+
+def _holds_more(run_dir: Path) -> bool:
+    """Whether there is more than what a process left that was killed while it wrote."""
+    return any(path.suffix != ".partial" for path in run_dir.iterdir())
+
+
+def _read_summary(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(
+            f"{path} cannot be read ({error}): remove it, and the same command writes it anew."
+        ) from error
+
+
+@contextlib.contextmanager
+def _alone(run_dir: Path):
+    """Keeps other processes from training in the folder, where the file system can."""
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(run_dir, os.O_RDONLY)
+    try:
+        _lock(folder, run_dir)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, run_dir: Path) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(
+            f"Another process trains in {run_dir}. Wait for it, or give another --run-dir."
+        ) from error
+    except OSError:
+        pass  # some network drives have no locks
 
 
 def _announcement(config: RunConfig, shapes, size: int) -> str:

@@ -23,6 +23,7 @@ class Curve(NamedTuple):
     env: str
     steps: np.ndarray
     returns: np.ndarray
+    unit: str  # of the steps
 
 
 def plot(run_dirs: list[Path], out: Path) -> Path:
@@ -40,7 +41,7 @@ def plot(run_dirs: list[Path], out: Path) -> Path:
     out = Path(out)
     curves = [read(Path(run_dir)) for run_dir in run_dirs]
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
-    if out.suffix[1:] not in figure.canvas.get_supported_filetypes():
+    if out.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"Cannot draw {out}: end its name in .png, .svg or .pdf.")
     axes = figure.add_subplot()
     # Two cycles of different lengths: 28 runs before a colour meets the same line again.
@@ -56,7 +57,7 @@ def plot(run_dirs: list[Path], out: Path) -> Path:
             )
     envs = sorted({curve.env for curve in curves})
     axes.set_title(", ".join(envs))
-    axes.set_xlabel("environment steps per seed")
+    axes.set_xlabel(f"{' or '.join(sorted({curve.unit for curve in curves}))} per seed")
     seeds = max(len(curve.returns) for curve in curves)
     spread = "\n(mean over seeds, 95% interval)" if seeds > 1 else ""
     axes.set_ylabel(f"evaluation return{spread}")
@@ -70,14 +71,16 @@ def plot(run_dirs: list[Path], out: Path) -> Path:
 
 
 def read(run_dir: Path) -> Curve:
-    """The evaluations of a run folder, in the order of steps; of two at one step the later."""
+    """The evaluations of a run folder, in the order of steps, or of updates where no steps are
+    taken; of two at one step the later."""
     run = config.read(run_dir)
-    by_step = {row["step"]: row["returns"] for row in metrics.read(run_dir, "eval")}
+    place, unit = ("updates", "updates") if run.replay else ("step", "environment steps")
+    by_step = {row[place]: row["returns"] for row in metrics.read(run_dir, "eval")}
     if not by_step:
         raise UsageError(f"{run_dir} has no evaluation yet; let it train on.")
     steps = sorted(by_step)
     returns = np.array([by_step[step] for step in steps], float).T
-    return Curve(run.agent, run.env, np.array(steps), returns)
+    return Curve(run.agent, run.env, np.array(steps), returns, unit)
 
 
 def labels(curves: list[Curve], run_dirs: list[Path]) -> list[str]:

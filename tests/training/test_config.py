@@ -60,6 +60,13 @@ def test_a_config_from_before_actions_could_repeat(trained, tmp_path):
     assert configs.differences(config, configs.read(tmp_path)) == ""
 
 
+def test_fields_from_after_a_run_are_named(trained):
+    _, _, config = trained
+    fields = {name: value for name, value in config.fields.items() if name != "learning_rate"}
+    with pytest.warns(UserWarning, match="knew nothing of learning_rate"):
+        configs.build(dataclasses.replace(config, fields=fields))
+
+
 def test_differences_are_named(trained):
     _, _, config = trained
     other = dataclasses.replace(
@@ -100,8 +107,10 @@ def test_a_run_without_a_checkpoint(trained, tmp_path):
         configs.load(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"agent": "toy"}'])
-def test_a_damaged_config(tmp_path, content):
+@pytest.mark.parametrize("content", ["{", "[]", '{"agent": "toy"}', {"num_seeds": "2"}])
+def test_a_damaged_config(trained, tmp_path, content):
+    if isinstance(content, dict):
+        content = json.dumps(dataclasses.asdict(trained[-1]) | content)
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UsageError, match="cannot be read"):
         configs.read(tmp_path)

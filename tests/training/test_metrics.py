@@ -50,6 +50,27 @@ def test_a_writer_goes_on_where_it_is_told(tmp_path):
     assert json.loads((tmp_path / "metrics.jsonl").read_text())
 
 
+def test_a_torn_line_is_no_row(tmp_path):
+    writer = metrics.Writer(tmp_path, 0, 0, tensorboard=False)
+    writer.write({"kind": "eval", "step": 1})
+    writer.write({"kind": "eval", "step": 2})
+    writer.close()
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text()[:-5])
+    assert metrics.read(tmp_path, "eval") == [{"kind": "eval", "step": 1}]
+    before = path.read_text()
+    with pytest.raises(UsageError, match="1 of the 2 rows"):
+        metrics.Writer(tmp_path, 2, 0, tensorboard=False)
+    assert path.read_text() == before
+    metrics.Writer(tmp_path, 1, 0, tensorboard=False).close()
+    path.write_text("nonsense\n")
+    with pytest.raises(UsageError, match="damaged"):
+        metrics.read(tmp_path, "eval")
+    path.unlink()
+    with pytest.raises(UsageError, match="0 of the 2 rows"):
+        metrics.Writer(tmp_path, 2, 0, tensorboard=False)
+
+
 def test_tensorboard_missing_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UsageError, match="pip install tensorboardX"):

@@ -1,5 +1,9 @@
 """Learning from another run's replay."""
 
+import contextlib
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -45,6 +49,9 @@ def test_it_learns_and_takes_no_step(played, tmp_path):
     assert summary["updates"] == sum(p.iterations * p.repeats for p in offline[0].phases(1200)[1:])
     rows = metrics.read(tmp_path / "run", "train")
     assert "episodes" not in rows[0]["metrics"]
+    looks = metrics.read(tmp_path / "run", "eval")
+    assert [row["step"] for row in looks] == [0] * len(looks)
+    assert 10 <= len(looks) <= 11 and looks[0]["updates"] < summary["updates"] / 9
     before, after = final(*source, source_dir), final(*offline, tmp_path / "run")
     for a, b in zip(
         jax.tree.leaves((before.replay.streams, before.params["observation"])),
@@ -76,6 +83,20 @@ def test_what_does_not_fit_is_refused(env, fields, settings, message, played, tm
             **settings,
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_seen_too_little_is_refused(played, tmp_path):
+    agent, *_ = played[1]
+    source = shutil.copytree(played[0], tmp_path / "source")
+    first, *_ = agent.phases(600)
+    least = first.iterations * first.collect * agent.num_envs
+    manifest = checkpoints.latest(source / "checkpoints") / "manifest.json"
+    for steps, enough in ((least - 1, False), (least, True)):
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"step": steps}))
+        refused = contextlib.nullcontext() if enough else pytest.raises(UsageError, match="learns")
+        with refused:
+            run("muzero-reanalyse", tmp_path / "run", ActionProbe(), replay=str(source))
+        assert (tmp_path / "run").exists() == enough
 
 
 def test_an_agent_without_a_replay_is_refused(played, tmp_path):

@@ -269,6 +269,28 @@ def test_a_folder_of_something_else_is_refused(agent, env, make_config, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_what_a_killed_process_left_is_no_hindrance(agent, env, make_config, tmp_path, few_rows):
+    (tmp_path / "config.partial").write_text("{")
+    assert run(agent, env, make_config(), tmp_path)["steps"] == STEPS
+
+
+def test_two_processes_do_not_share_a_folder(agent, env, make_config, tmp_path, few_rows):
+    with runner._alone(tmp_path):
+        with pytest.raises(UsageError, match="Another process trains in"):
+            run(agent, env, make_config(), tmp_path)
+        assert not any(tmp_path.iterdir())
+    assert run(agent, env, make_config(), tmp_path)["steps"] == STEPS
+
+
+def test_a_damaged_summary_is_said(agent, env, make_config, tmp_path, few_rows):
+    summary = run(agent, env, make_config(), tmp_path)
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(UsageError, match="remove it"):
+        run(agent, env, make_config(), tmp_path)
+    (tmp_path / "summary.json").unlink()
+    assert run(agent, env, make_config(), tmp_path)["returns"] == summary["returns"]
+
+
 def test_too_large_a_run_is_refused_before_it_begins(
     agent, env, make_config, monkeypatch, tmp_path
 ):

@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.stats
 from matplotlib import rcParams
 
+from dreamerzero.training import config
 from dreamerzero.training.config import RunConfig
 from dreamerzero.types import UsageError
 from dreamerzero.viz.curves import bootstrap_interval, labels, plot, read
@@ -48,6 +50,15 @@ def test_read_takes_evaluations_in_order(tmp_path):
     curve = read(write_run(tmp_path / "run", rows))
     np.testing.assert_array_equal(curve.steps, [10, 20])
     np.testing.assert_array_equal(curve.returns, [[1.0, 5.0], [2.0, 6.0]])
+
+
+def test_who_takes_no_steps_is_drawn_by_updates(tmp_path):
+    rows = [evaluation(0, 1.0, 2.0) | {"updates": n} for n in (5, 10)]
+    run = write_run(tmp_path / "run", rows)
+    replace(config.read(run), replay="elsewhere").write(run)
+    np.testing.assert_array_equal(read(run).steps, [5, 10])
+    plot([run], tmp_path / "curve.svg")
+    assert "updates per seed" in (tmp_path / "curve.svg").read_text()
 
 
 def test_an_unfinished_evaluation_is_a_gap(tmp_path):

@@ -154,6 +154,9 @@ class DQN:
         sequences.check_sizes(self, "n_step", "atoms", "layers")
         sequences.check_order(self, "v_min", "v_max")
         sequences.check(self, "dqn")
+        sequences.check_shares(self, "discount", "epsilon", "slow_rate")
+        sequences.check_positive(self, "exploration", "falling", "clip")
+        sequences.check_not_negative(self, "learning_rate", "priority", "correction")
 
     @property
     def net(self) -> QNetwork:

@@ -213,6 +213,9 @@ class Dreamer:
         sequences.check_sizes(self, "batch_length", "imagination", "slow_every")
         sequences.check_sizes(self, "deter", "hidden", "stoch")
         sequences.check(self, "dreamer")
+        sequences.check_shares(self, "lambda_", "unimix", "mix", "slow_rate", "return_rate")
+        sequences.check_positive(self, "horizon", "clip")
+        sequences.check_not_negative(self, "learning_rate", "actor_rate", "critic_rate")
         sequences.check_choices(self, CHOICES)
         if self.recurrence == "block_gru":
             self._check_blocks()

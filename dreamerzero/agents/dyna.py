@@ -201,6 +201,7 @@ class Dyna:
         """Prioritised sweeping: the first of the queue, then whatever leads to it."""
         table = state.table
         everywhere = expectation(tabular.recall(table, ...), self.discount)
+        known = table.count > 0  # a place without an outcome leads nowhere
 
         def update(carry, _):
             q, priority, backups = carry
@@ -210,7 +211,7 @@ class Dyna:
             error = backup(equation, q[equation.successor].max(axis=-1)) - q[pair]
             q = q.at[pair].add(jnp.where(active, self.learning_rate * error, 0.0))
             priority = priority.at[pair].set(0.0)
-            leads_here = table.tried & (everywhere.successor == pair[0]).any(-1)
+            leads_here = (known & (everywhere.successor == pair[0])).any(-1)
             # With one outcome, what leads here leads nowhere else: no need to look its value up.
             only = everywhere.successor.shape[-1] == 1
             value = q[pair[0]].max() if only else q.max(axis=-1)[everywhere.successor]

@@ -160,7 +160,8 @@ class PETS:
             raise UsageError(
                 f"elites ({self.elites}) must be from 1 to population ({self.population})."
             )
-        sequences.check_shares(self, "kept", "momentum")
+        sequences.check_shares(self, "kept", "momentum", "discount")
+        sequences.check_not_negative(self, "learning_rate")
         if self.decay < 1.0:
             raise UsageError(f"decay is at least 1, where nothing shrinks; got {self.decay}.")
         sequences.check_refits(self)

@@ -140,6 +140,8 @@ class PlaNet:
         sequences.check_sizes(self, "batch_length", "planned", "iterations")
         sequences.check_sizes(self, "deter", "hidden", "stoch")
         sequences.check(self, "planet")
+        sequences.check_positive(self, "horizon", "clip")
+        sequences.check_not_negative(self, "learning_rate", "noise")
         sequences.check_choices(self, {"conv": CONVS})
         if isinstance(self.spec.action, Discrete) or not self.spec.action.shape:
             raise UsageError(

@@ -128,7 +128,9 @@ class PPO:
         """Raises UsageError for what no run could make sense of."""
         sequences.check_networks(self, "ppo")
         sequences.check_sizes(self, "num_envs", "rollout", "epochs", "minibatches", "layers")
-        sequences.check_positive(self, "clip_ratio")
+        sequences.check_shares(self, "discount", "lambda_")
+        sequences.check_positive(self, "clip_ratio", "falling", "clip")
+        sequences.check_not_negative(self, "learning_rate")
         size = self.rollout * self.num_envs
         if size % self.minibatches:
             raise UsageError(

@@ -125,6 +125,8 @@ class SAC:
             )
         sequences.check_replay(self)
         sequences.check_positive(self, "temperature")
+        sequences.check_not_negative(self, "learning_rate")
+        sequences.check_shares(self, "discount", "slow_rate")
         sequences.check_networks(self, name)
 
     @property

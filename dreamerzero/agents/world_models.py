@@ -230,7 +230,10 @@ class WorldModels:
         sequences.check_sizes(self, "num_envs", "rounds", "latents", "mixtures")
         sequences.check_sizes(self, "vision_batch", "memory_batch", "memory_length", "check_every")
         sequences.check_sizes(self, "episodes", "check_episodes", "dreamt_steps")
-        sequences.check_positive(self, "temperature", "sigma")
+        sequences.check_shares(self, "persistence")
+        sequences.check_positive(self, "temperature", "sigma", "memory_rate", "memory_final_rate")
+        sequences.check_positive(self, "clip")
+        sequences.check_not_negative(self, "vision_rate", "noise")
         for field in ("generations", "real_generations"):
             if getattr(self, field) % self.check_every:
                 raise UsageError(

@@ -103,7 +103,8 @@ def sample(
     replay: SequenceReplay, key, batch_size: int, length: int
 ) -> tuple[SequenceReplay, Frame, Place]:
     """Windows of consecutive frames: new ones once each, as soon as they are whole (the online
-    queue), the others uniform over streams and then over starts.
+    queue), the others uniform over streams and then over starts. Where new ones come faster than
+    they are drawn, all but the newest of each stream lose their place in the queue.
 
     A window may span episodes (`is_first` tells), but never the write head. Every stream must hold
     at least `length` frames. Windows of the online queue overlap in one frame, so that every
@@ -120,7 +121,7 @@ def sample(
         start_key, (batch_size,), oldest[stream], replay.head[stream] - length + 1
     )
 
-    fresh = jnp.maximum(replay.fresh, oldest)
+    fresh = jnp.maximum(replay.fresh, jnp.maximum(oldest, replay.head - 2 * (length - 1)))
     ready = replay.head - fresh >= length
     queue = jnp.argsort(~ready)[:batch_size]  # stable: the streams that are ready come first
     online = ready[queue]
@@ -138,6 +139,14 @@ def take(replay: SequenceReplay, stream, start, length: int) -> tuple[Frame, Pla
     capacity = replay.frames.reward.shape[1]
     place = Place(stream, (start + jnp.arange(length)[:, None]) % capacity)
     return jax.tree.map(lambda store: store[stream, place.slot], replay.frames), place
+
+
+def cut(replay: SequenceReplay) -> SequenceReplay:
+    """Ends the newest episode of every stream where it is: what follows is another one."""
+    streams, capacity = replay.frames.reward.shape
+    newest = jnp.arange(streams), (replay.head - 1) % capacity
+    is_last = replay.frames.is_last.at[newest].max(replay.head > 0)
+    return replay.replace(frames=replay.frames.replace(is_last=is_last))
 
 
 def write_back(replay: SequenceReplay, place: Place, context) -> SequenceReplay:

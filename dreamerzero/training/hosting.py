@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamerzero.envs import HostEnv, HostEnvs
+from dreamerzero.replay import sequence
+from dreamerzero.replay.sequence import SequenceReplay
 from dreamerzero.training import program
 from dreamerzero.training.lanes import over_lanes, spread, update_lanes, write_lanes
 from dreamerzero.types import ActorOutput, Phase, Rollout, strong
@@ -132,7 +134,16 @@ def film(agent, params, env: HostEnv, key) -> Iterator[tuple[np.ndarray, float]]
 
 
 def begin(envs: HostEnvs, state, keys):
-    """`state` `[K, ...]` where new episodes begin, which `keys` `[K]` decide."""
+    """`state` `[K, ...]` where new episodes begin, which `keys` `[K]` decide. In a replay the old
+    ones are cut: no return may run from one into the other."""
+
+    def cut(part):
+        return jax.vmap(sequence.cut)(part) if is_sequence(part) else part
+
+    def is_sequence(part):
+        return isinstance(part, SequenceReplay)
+
+    state = state.replace(agent=jax.tree.map(cut, state.agent, is_leaf=is_sequence))
     timestep = envs.reset(seeds(keys, envs.shape[1]))
     return state.replace(
         timestep=jax.tree.map(jnp.array, timestep),

@@ -185,6 +185,8 @@ def test_what_was_surprising_comes_again_and_what_was_no_step_does_not():
         ("TicTacToe-pgx", {}, "illegal moves"),
         ("CartPole-v1", {"n_step": 0}, "n_step is at least 1"),
         ("CartPole-v1", {"atoms": 0}, "atoms is at least 1"),
+        ("CartPole-v1", {"epsilon": 2.0}, "epsilon is a share"),
+        ("CartPole-v1", {"falling": 0.0}, "falling is above 0"),
         ("CartPole-v1", {"v_min": 5.0, "v_max": 1.0}, r"v_min \(5.0\) must be under v_max \(1.0\)"),
         ("CartPole-v1", {"capacity": 16}, "capacity"),
     ],

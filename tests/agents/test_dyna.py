@@ -171,6 +171,16 @@ def test_prioritised_sweeping_is_bitwise_the_loop():
     assert (expected > 0).sum() > 50
 
 
+def test_sweeping_with_means_is_sweeping_with_last_outcomes_where_nothing_is_left_to_chance():
+    fields = {"learning_rate": 0.1, "discount": 0.5, "theta": 2.0**-20, "planning_steps": 4}
+    last, mean = (
+        recorded(dyna(sampling="prioritised", model=model, **fields), MAZE, jax.random.key(3), 2500)
+        for model in ("deterministic", "expected")
+    )
+    np.testing.assert_allclose(last[-1], mean[-1], atol=1e-6)
+    assert (last[-1][-1] > 0).sum() > 40
+
+
 # ---- acting ----
 
 

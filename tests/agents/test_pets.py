@@ -145,6 +145,7 @@ def test_in_the_true_dynamics_it_swings_the_pendulum_up(pendulum, planner):
         ("Pendulum-v1", {"units": 0}, "units is at least 1"),
         ("Pendulum-v1", {"optimism": 0.0}, "optimism is above 0"),
         ("Pendulum-v1", {"kept": 2.0}, "kept is a share"),
+        ("Pendulum-v1", {"discount": 1.5}, "discount is a share"),
         ("Pendulum-v1", {"decay": 0.5}, "decay is at least 1"),
     ],
 )

@@ -67,6 +67,7 @@ def test_learning_lowers_the_loss_and_repeats_to_the_bit(env):
         ("CartPole-v1", {}, "continuous.*Try dreamer"),
         ("Pendulum-v1", {"elites": 100}, "elites"),
         ("Pendulum-v1", {"stoch": 0}, "stoch is at least 1"),
+        ("Pendulum-v1", {"horizon": 0.0}, "horizon is above 0"),
         ("Pendulum-v1", {"capacity": 32}, "capacity"),
     ],
 )

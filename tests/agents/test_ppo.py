@@ -183,6 +183,8 @@ def test_the_policy_improves_on_one_batch():
         ({"epochs": 0}, "epochs is at least 1"),
         ({"layers": 0}, "layers is at least 1"),
         ({"clip_ratio": -1.0}, "clip_ratio is above 0"),
+        ({"discount": 1.5}, "discount is a share"),
+        ({"falling": 0.0}, "falling is above 0"),
     ],
 )
 def test_what_it_cannot_do_is_refused(fields, message):

@@ -180,6 +180,7 @@ def test_it_begins_with_actions_everywhere_and_plays_the_middle(pendulum):
         ("Pendulum-v1", {"batch_size": 0}, "batch_size"),
         ("Pendulum-v1", {"units": 0}, "units is at least 1"),
         ("Pendulum-v1", {"temperature": -1.0}, "temperature is above 0"),
+        ("Pendulum-v1", {"learning_rate": -1.0}, "learning_rate is 0 or more"),
     ],
 )
 def test_what_it_cannot_do_is_refused(name, fields, message):

@@ -372,6 +372,7 @@ def test_discrete_actions_are_the_largest_of_what_the_controller_says():
         ("Pendulum-pixels", {"rounds": 0}, "rounds is at least 1"),
         ("Pendulum-pixels", {"mixtures": 0}, "mixtures is at least 1"),
         ("Pendulum-pixels", {"temperature": 0.0}, "temperature is above 0"),
+        ("Pendulum-pixels", {"persistence": 1.5}, "persistence is a share"),
         ("Pendulum-pixels", {"generations": 5}, "multiple of check_every, 2; got 5"),
         ("Pendulum-pixels", {"pictures": 39}, "at least 20 for each of 2 environments; got 39"),
         pytest.param(

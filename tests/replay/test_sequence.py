@@ -154,32 +154,41 @@ def test_the_online_queue_shows_every_new_window_once_and_in_order(lengths, size
     replay = sequence.init(SPEC, STREAMS, STREAMS * slots)
     for _ in range(2):
         replay = add(replay, rollout(lives))
-    shown = [[] for _ in lives]
+    following = [0] * len(lives)  # where the next window begins
     for index in range(rounds):
         replay = add(replay, rollout(lives))
-        due = [
-            stream
-            for stream, life in enumerate(lives)
-            if len(life.frames) - (LENGTH - 1) * len(shown[stream]) >= LENGTH
-        ][:size]
+        stored = [len(life.frames) for life in lives]
+        # Of two whole windows that wait the older one is given up.
+        following = [max(at, n - 2 * (LENGTH - 1)) for at, n in zip(following, stored)]
+        due = [i for i, at in enumerate(following) if stored[i] - at >= LENGTH][:size]
         replay, batch, place = sample(replay, jax.random.key(index), size, LENGTH)
         assert place.stream[: len(due)].tolist() == due
         for lane_, stream in enumerate(due):
-            shown[stream].append(moments(lane(batch, lane_, 1)))
-    for life, windows in zip(lives, shown, strict=True):
-        for number, window in enumerate(windows):
-            start = number * (LENGTH - 1)
-            assert window == life.frames[start : start + LENGTH]
+            at = following[stream]
+            assert moments(lane(batch, lane_, 1)) == lives[stream].frames[at : at + LENGTH]
+            following[stream] += LENGTH - 1
 
 
-def test_what_was_overwritten_leaves_the_queue():
+def test_of_what_waits_in_the_queue_the_newest_is_shown():
     lives = [Life([50], index) for index in range(STREAMS)]
     replay = sequence.init(SPEC, STREAMS, STREAMS * SLOTS)
     for _ in range(7):
         replay = add(replay, rollout(lives))
     _, batch, _ = sample(replay, jax.random.key(0), STREAMS, LENGTH)
     for index, life in enumerate(lives):
-        assert moments(lane(batch, index, 1)) == life.frames[-SLOTS:][:LENGTH]
+        newest = life.frames[-2 * (LENGTH - 1) :][:LENGTH]
+        assert moments(lane(batch, index, 1)) == newest
+
+
+def test_a_cut_ends_the_newest_episode_of_every_stream():
+    replay = sequence.init(SPEC, STREAMS, STREAMS * SLOTS)
+    assert not sequence.cut(replay).frames.is_last.any()
+    lives = [Life([50], index) for index in range(STREAMS)]
+    replay = add(replay, rollout(lives))
+    newest = (replay.head - 1) % SLOTS
+    marked = sequence.cut(replay).frames.is_last ^ replay.frames.is_last
+    assert marked.sum() == STREAMS
+    assert marked[jnp.arange(STREAMS), newest].all()
 
 
 def test_context_lies_beside_its_frame_and_is_renewed_where_it_was_sampled():

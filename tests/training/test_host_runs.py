@@ -188,6 +188,22 @@ def test_what_cannot_be_saved_begins_new_episodes(monkeypatch, tmp_path):
     np.testing.assert_array_equal(after.timestep.observation.argmax(axis=-1), 20 % 3)
 
 
+def test_no_return_runs_over_a_new_beginning(monkeypatch, tmp_path):
+    env = envs.make(here(Stuck))
+    sizes = {"num_envs": 2, "capacity": 400, "units": 8, "batch_size": 4, "prefill": 10}
+    agent = agents.make("dqn", env, **sizes)
+    config = configs.make("dqn", agent, env, 200)
+    stopped(monkeypatch, agent, env, config, tmp_path / "run", done=2)
+    stored = final(agent, env, config, tmp_path / "run").agent.replay.streams
+    newest = 0, jnp.arange(2), stored.head[0] - 1
+    assert not stored.frames.is_last[newest].any()
+    runner.run(agent, env, config, tmp_path / "run", quiet=True)
+    frames = final(agent, env, config, tmp_path / "run").agent.replay.streams.frames
+    assert frames.is_last[newest].all() and not frames.is_terminal[newest].any()
+    follows = 0, jnp.arange(2), stored.head[0]
+    assert frames.is_first[follows].all()
+
+
 def test_lanes_are_single_runs(tmp_path, same):
     """Also where each environment has random numbers of its own."""
     env = envs.make(here(Echo))

@@ -10,6 +10,8 @@ env → sequence replay → RSSM → imagination from every replayed state → a
 
 Before it in the lineage: PlaNet, the same world planned in at every step. After it: MuZero, whose
 world predicts nothing but what search needs.
+
+Different from the paper: vectors are measured in units of their own spread before they are symlog.
 """
 
 from __future__ import annotations

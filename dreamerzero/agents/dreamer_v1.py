@@ -10,7 +10,7 @@ The machinery is `dreamer.py`'s; before it in the lineage PlaNet, after it v2. D
 paper: the policy is a normal around tanh μ, without tanh on its samples; discrete actions explore
 by being sampled, without noise; the GRU has v2's norm; networks have ELU everywhere (small grids
 have an encoder of our own), v3's numbers of layers and, for pictures, its stages; a reconstruction
-costs the squared error, not half of it.
+costs the squared error, not half of it; vectors are measured and symlog as in v3.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ lineage v1, after it v3. The coefficients are those for Atari; continuous contro
 a KL of weight 1. Different from the paper: the policy is a normal around tanh μ, not truncated;
 there is no weight decay; replay knows no episodes; a batch has 16 sequences, not 50; networks have
 v3's numbers of layers and, for pictures, its stages; a reconstruction costs the squared error,
-not half of it.
+not half of it; vectors are measured and symlog as in v3.
 """
 
 from __future__ import annotations

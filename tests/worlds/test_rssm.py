@@ -90,6 +90,46 @@ def test_free_nats_are_for_each_state_or_for_their_mean():
     assert each.replace(free_each=False)._beyond_free(kl + 2.0) == 4.75
 
 
+def test_dynamics_teach_the_prior_and_representation_the_posterior():
+    """In a single frame: through what was remembered, each reaches all that came before."""
+    spec = SPECS["continuous"]
+    weights = {"dyn_scale": 0.7, "rep_scale": 0.2, "free_nats": 0.0}
+    world = RSSM(spec=spec, **(SIZES | weights))
+    params = jax.jit(world.init)(jax.random.key(0))
+    frames = batch(spec, length=1)
+    frames = frames.replace(is_first=jnp.zeros((1, 3), bool))
+    before = jax.tree.map(jnp.ones_like, nothing_before(world))
+
+    def loss(params):
+        return world.loss(params, jax.random.key(1), frames, *before)
+
+    def kl_terms(params):
+        metrics = loss(params)[1][1]
+        return metrics["loss/dynamics"], metrics["loss/representation"]
+
+    total, (latents, metrics) = jax.jit(loss)(params)
+    tokens = world.net.apply(params, frames.observation, method=Networks.tokens)
+    posterior = world.net.apply(params, latents.deter, tokens, method=Networks.posterior)
+    prior = world.net.apply(params, latents.deter, method=Networks.prior)
+    posterior, prior = (world.stochastic.distribution(x) for x in (posterior, prior))
+    kl = world.stochastic.kl(posterior, prior).mean()
+    assert kl > 0.01
+    np.testing.assert_allclose(metrics["loss/dynamics"], 0.7 * kl, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss/representation"], 0.2 * kl, rtol=1e-4)
+    terms = [value for name, value in metrics.items() if name.startswith("loss/")]
+    np.testing.assert_allclose(total, sum(terms), rtol=1e-5)
+
+    def taught(grads):
+        parts = grads["params"]
+        return {part for part in parts if any(np.any(g) for g in jax.tree.leaves(parts[part]))}
+
+    core = {part for part in params["params"] if part.startswith(("input", "core", "gates"))}
+    dynamics, representation = jax.jit(jax.jacrev(kl_terms))(params)
+    assert taught(dynamics) == core | {"prior_out"}
+    posterior_parts = {"encoder", "posterior_in", "posterior_act", "posterior_out"}
+    assert taught(representation) == core | posterior_parts
+
+
 def test_the_plain_core_is_a_gru_with_layer_norm():
     world = RSSM(spec=SPECS["vector"], **(SIZES | PLANET))
     params = jax.tree.map(lambda p: p + 0.05, world.init(jax.random.key(0)))

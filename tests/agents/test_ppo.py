@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dreamerzero import agents, envs
-from dreamerzero.agents.ppo import Experience, Lesson, clipped_objective
+from dreamerzero.agents.ppo import PPO, Experience, Lesson, clipped_objective
 from dreamerzero.training import program
 from dreamerzero.types import Phase, Transition, UsageError
 
@@ -138,11 +138,26 @@ def test_advantages_end_where_episodes_do_and_go_on_where_these_were_cut():
     np.testing.assert_allclose([lesson.value.mean(), lesson.value.std()], [0.0, 1.0], atol=1e-4)
 
 
-def test_one_rollout_is_learnt_epochs_times_in_minibatches():
+def test_one_rollout_is_learnt_epochs_times_in_minibatches(monkeypatch):
     """Every step once in every epoch: then the gradients of equal minibatches add up."""
     env = envs.make("CartPole-v1")
     agent = small(env, epochs=3, minibatches=8)
+    loss, seen = PPO.loss, []
+
+    def watched(self, learnt, lesson):
+        jax.debug.callback(seen.append, lesson.advantage, ordered=True)
+        return loss(self, learnt, lesson)
+
+    monkeypatch.setattr(PPO, "loss", watched)
     state, _ = jax.jit(agent.learn)(prepared(agent, env), jax.random.key(1))
+    jax.effects_barrier()
+    assert np.shape(seen) == (3 * 8, 16)
+    epochs = np.reshape(seen, (3, 128))
+    steps = np.unique(epochs)
+    assert len(steps) == 128
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), steps)
+    assert (epochs[0] != epochs[1]).any()
     counts = [leaf for leaf in jax.tree.leaves(state.optimiser) if leaf.dtype == jnp.int32]
     assert {int(count) for count in counts} == {24}
     assert agent.replayed_per_update == 3 * 16 * 8

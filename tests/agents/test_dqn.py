@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from dreamerzero import agents, envs, training
 from dreamerzero.agents.dqn import Lesson, n_step
@@ -93,6 +94,33 @@ def test_a_target_of_atoms_is_shifted_shrunk_and_projected():
     np.testing.assert_allclose(target @ agent.bins, mean, rtol=1e-3, atol=1e-3)
     over = lesson.discount == 0.0  # all of it at the reward
     assert over.any() and (np.sum(target[over] > 1e-6, axis=-1) <= 2).all()
+
+
+@pytest.mark.parametrize("parts", [{}, RAINBOW], ids=["plain", "rainbow"])
+def test_the_loss_matches_a_float64_loop(parts):
+    """The replay's weights count, and what is no step does not."""
+    agent = small(envs.make("CartPole-v1"), **parts)
+    params = fresh(agent).params
+    q, slow = noisy(params["q"]), jax.tree.map(lambda leaf: 0.5 * leaf, noisy(params["slow"]))
+    lesson = n_step(frames(3, 100, 2), agent.discount)
+    weight = np.random.default_rng(0).uniform(0.1, 1.0, size=100)
+    found, (errors, metrics) = jax.jit(agent.loss)(q, slow, lesson, jnp.float32(weight))
+
+    outputs = np.float64(agent.net.apply(q, lesson.observation))
+    target = np.float64(agent.target(q, slow, lesson))
+    total = 0.0
+    for b, action in enumerate(np.asarray(lesson.action)):
+        if agent.atoms == 1:
+            error = abs(outputs[b, action, 0] - target[b])
+            loss = 0.5 * error**2
+        else:
+            p = special.softmax(outputs[b, action])
+            error = loss = special.rel_entr(target[b], p).sum()
+        real = bool(lesson.real[b])
+        np.testing.assert_allclose(errors[b], error if real else 0.0, rtol=1e-4, atol=1e-5)
+        total += weight[b] * loss if real else 0.0
+    np.testing.assert_allclose([found, metrics["loss"]], total / 100, rtol=1e-4)
+    assert 10 < lesson.real.sum() < 90
 
 
 @pytest.mark.parametrize("parts", [{}, RAINBOW], ids=["plain", "rainbow"])

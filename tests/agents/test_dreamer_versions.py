@@ -23,13 +23,19 @@ def tiny(name, env, **fields):
 
 
 @partial(jax.jit, static_argnames="env")
+def experienced(agent, env):
+    """A state that has acted and learnt nothing."""
+    state = program.start(agent, env, jax.random.key(0))
+    return program.iteration(agent, env, Phase("prefill", 1, 30, learn=""), state)[0].agent
+
+
+@partial(jax.jit, static_argnames="env")
 def prepared(agent, env):
     """A state with some experience and networks that say something, and a batch."""
-    state = program.start(agent, env, jax.random.key(0))
-    state, _ = program.iteration(agent, env, Phase("prefill", 1, 30, learn=""), state)
-    leaves, tree = jax.tree.flatten(state.agent.params)
+    state = experienced(agent, env)
+    leaves, tree = jax.tree.flatten(state.params)
     noisy = [p + 0.1 * jnp.cos(7.0 * jnp.arange(p.size)).reshape(p.shape) for p in leaves]
-    state = state.agent.replace(params=tree.unflatten(noisy))
+    state = state.replace(params=tree.unflatten(noisy))
     _, batch = sequences.sample(agent, state, jax.random.key(1))
     return state, batch
 
@@ -155,8 +161,8 @@ def test_a_sequence_goes_on_from_the_latent_stored_before_it():
     """Right after acting, with nothing learnt yet, the stored latents are the ones that the frames
     before lead to: filtering the window again from there takes it up where acting was."""
     env = envs.make("CartPole-v1")
-    agent = tiny("dreamer", env, stored_latents=True)
-    state, _ = prepared(agent, env)
+    agent = tiny("dreamer", env, stored_latents=True, batch_size=32)
+    state = experienced(agent, env)
     replay, _ = sequences.sample(agent, state, jax.random.key(1))
     # The second windows of the online queue: the first ones began where nothing had been.
     _, batch = sequences.sample(agent, state.replace(replay=replay), jax.random.key(1))
@@ -165,12 +171,27 @@ def test_a_sequence_goes_on_from_the_latent_stored_before_it():
     stored = frames.context.deter[place.stream, before].astype(jnp.float32)
     np.testing.assert_array_equal(batch.memory.latent.deter, stored)
     np.testing.assert_array_equal(batch.memory.action, frames.action[place.stream, before])
-    assert np.abs(stored).max() > 0
+
+    seen = jax.tree.map(lambda leaf: leaf[0], batch.frames)
+    filtered = agent.world.observe(
+        state.params["world"],
+        jax.random.key(2),
+        batch.memory.latent,
+        batch.memory.action,
+        seen.observation,
+        seen.is_first,
+    )
+    rows = ~np.asarray(seen.is_last)  # nothing is known where nothing is done
+    assert rows.sum() > 16
+    rounding = 2**-8 * np.abs(stored).max()
+    acting = np.float32(seen.context.deter)
+    np.testing.assert_allclose(filtered.deter[rows], acting[rows], atol=rounding)
+    assert np.median(np.abs(acting - stored)[rows].max(axis=-1)) > 10 * rounding
     empty = jax.eval_shape(tiny("dreamer-v2", env).init, jax.random.key(0))
     assert empty.replay.frames.context is None
 
 
-def test_learning_writes_better_latents_back():
+def test_learning_renews_the_latents_of_its_windows_and_no_others():
     env = envs.make("CartPole-v1")
     agent = tiny("dreamer", env, stored_latents=True)
     state, _ = prepared(agent, env)

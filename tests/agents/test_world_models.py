@@ -203,6 +203,21 @@ def test_who_acts_yields_to_the_fitter_alone(monkeypatch):
     np.testing.assert_array_equal(after.params["controller"], state.params["controller"])
 
 
+def test_the_steps_of_m_shrink_by_one_factor_and_no_element_of_its_gradient_is_large():
+    agent = small(memory_updates=4, memory_rate=1e-2, memory_final_rate=1e-4, clip=0.5)
+    optimiser, rng = agent.optimisers["memory"], np.random.default_rng(0)
+    state, rate, mean, square = optimiser.init(jnp.zeros(8)), 1e-2, 0.0, 0.0
+    for t in range(1, 8):
+        gradient = rng.normal(size=8)
+        found, state = optimiser.update(jnp.float32(gradient), state)
+        gradient = np.clip(gradient, -0.5, 0.5)
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        step = mean / (1 - 0.9**t) / np.sqrt(square / (1 - 0.999**t))
+        np.testing.assert_allclose(found, -rate * step, rtol=1e-4, atol=1e-8)
+        rate = max(rate / 100**0.25, 1e-4)
+
+
 def test_with_another_v_codes_are_forgotten_and_m_and_the_search_begin_anew():
     agent = small()
     state = seen(agent)

@@ -10,6 +10,7 @@ from learning import RUNS, Task, main
 
 LOOKS = ("--eval-every", "5000")
 MINATAR = ("--eval-every", "15000", "--agent.train-ratio", "96")
+RANDOM_STARTS = ("--preset", "board", "--agent.openings", "0.9")
 OFFLINE = (*LOOKS, "--replay", str(RUNS / "muzero-CartPole-v1"))
 SIBLINGS = (*LOOKS, "--agent.tree-range", "False", "--agent.td-steps", "30")
 
@@ -31,7 +32,7 @@ TASKS = (
     # Against random moves; `dreamerzero eval` has other opponents.
     Task("muzero", "TicTacToe-pgx", 400_000, 0.9, ("--preset", "board"), seeds=2),
     Task("alphazero", "TicTacToe-pgx", 400_000, 0.9, ("--preset", "board"), seeds=2),
-    Task("muzero", "ConnectFour-pgx", 1_000_000, 0.9, ("--preset", "board"), seeds=2),
+    Task("muzero", "ConnectFour-pgx", 1_000_000, 0.9, RANDOM_STARTS, seeds=2),
     Task("muzero", "Breakout-MinAtar", 150_000, 5.0, MINATAR, seeds=2),
     # A random player makes 1,091 points; `players_2048.py` knows a better one.
     Task("muzero", "2048-pgx", 200_000, 2000.0, ("--preset", "2048"), seeds=1),

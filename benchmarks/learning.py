@@ -82,10 +82,12 @@ def train(task: Task) -> None:
 
 
 def row(task: Task, evaluations: list[dict]) -> dict:
-    """When every seed had learnt, and what became of it; of a run under way, as far as it went."""
-    worst = {e["step"]: min(e["returns"]) for e in evaluations}
-    learnt = next((step for step, value in worst.items() if value >= task.threshold), None)
+    """When every seed had learnt, by updates where no steps are taken, and what became of it; of a
+    run under way, as far as it went."""
     last = evaluations[-1]
+    place = "step" if last["step"] else "updates"
+    worst = {e[place]: min(e["returns"]) for e in evaluations}
+    learnt = next((at for at, value in worst.items() if value >= task.threshold), None)
     return {
         "agent": task.label,
         "env": task.env,

@@ -174,10 +174,8 @@ def train(argv: list[str]) -> None:
         f"{Train.__doc__}\n\n{inspect.getdoc(kind)}",
         defaults,
     )
-    if not options.checkpoint_every > 0:
-        raise UsageError(
-            f"--checkpoint-every is {options.checkpoint_every}; give a number above 0."
-        )
+    if not options.checkpoint_every >= 0:
+        raise UsageError(f"--checkpoint-every is {options.checkpoint_every}; give 0 or more.")
     env = envs.make(options.env, options.action_repeat)
     agent = agents.make(name, env, preset, **dataclasses.asdict(options.fields))
     config = configs.make(

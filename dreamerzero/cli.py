@@ -455,10 +455,9 @@ def _foretold(result: dict) -> str:
 def _key(seed: int):
     import jax
 
-    from dreamerzero.types import UsageError
+    from dreamerzero.training import config as configs
 
-    if not 0 <= seed < 2**31:
-        raise UsageError(f"--seed is {seed}; give a number from 0 to {2**31 - 1}.")
+    configs.check_seed(seed)
     return jax.random.key(seed)
 
 

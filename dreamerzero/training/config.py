@@ -72,8 +72,7 @@ def make(
     for name, value in given.items():
         if value < 1:
             raise UsageError(f"{name} is {value}; give 1 or more.")
-    if not 0 <= seed <= 2**31 - num_seeds:
-        raise UsageError(f"seed is {seed}; give a number from 0 to {2**31 - num_seeds}.")
+    check_seed(seed, num_seeds)
     fields = {
         field.name: _plain(getattr(agent, field.name))
         for field in dataclasses.fields(agent)
@@ -91,6 +90,12 @@ def make(
         action_repeat=env.action_repeat,
         replay=replay,
     )
+
+
+def check_seed(seed: int, num_seeds: int = 1) -> None:
+    """Raises UsageError unless so many seeds from `seed` on make keys of their own."""
+    if not 0 <= seed <= 2**31 - num_seeds:
+        raise UsageError(f"seed is {seed}; give a number from 0 to {2**31 - num_seeds}.")
 
 
 def read(run_dir: Path) -> RunConfig:
@@ -141,15 +146,15 @@ def build(config: RunConfig, env=None):
       env: the environment, if it is one that its name cannot rebuild.
     """
     env = envs.make(config.env if env is None else env, config.action_repeat)
-    kind, _ = agents.find(config.agent, config.preset)
-    new = {field.name for field in dataclasses.fields(kind)} - {"spec", *config.fields}
+    agent = agents.make(config.agent, env, config.preset, **config.fields)
+    new = {field.name for field in dataclasses.fields(agent)} - {"spec", *config.fields}
     if new:
         warnings.warn(
             f"A run of version {config.version} that knew nothing of {', '.join(sorted(new))} of "
             f"{config.agent}: they are as they are by default now.",
             stacklevel=2,
         )
-    return agents.make(config.agent, env, config.preset, **config.fields), env
+    return agent, env
 
 
 def load(run_dir: str | Path, env=None, seed: int | None = None):

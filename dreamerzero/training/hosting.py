@@ -134,22 +134,25 @@ def film(agent, params, env: HostEnv, key) -> Iterator[tuple[np.ndarray, float]]
 
 
 def begin(envs: HostEnvs, state, keys):
-    """`state` `[K, ...]` where new episodes begin, which `keys` `[K]` decide. In a replay the old
-    ones are cut: no return may run from one into the other."""
-
-    def cut(part):
-        return jax.vmap(sequence.cut)(part) if is_sequence(part) else part
-
-    def is_sequence(part):
-        return isinstance(part, SequenceReplay)
-
-    state = state.replace(agent=jax.tree.map(cut, state.agent, is_leaf=is_sequence))
+    """`state` `[K, ...]` where new episodes begin, which `keys` `[K]` decide."""
     timestep = envs.reset(seeds(keys, envs.shape[1]))
     return state.replace(
         timestep=jax.tree.map(jnp.array, timestep),
         episode_return=jnp.zeros_like(state.episode_return),
         episode_length=jnp.zeros_like(state.episode_length),
     )
+
+
+def cut(state):
+    """`state` `[K, ...]` with its replayed episodes ended: no return may run on into new ones."""
+
+    def ended(part):
+        return jax.vmap(sequence.cut)(part) if is_sequence(part) else part
+
+    def is_sequence(part):
+        return isinstance(part, SequenceReplay)
+
+    return state.replace(agent=jax.tree.map(ended, state.agent, is_leaf=is_sequence))
 
 
 def saved(envs: HostEnvs) -> dict[str, bytes]:

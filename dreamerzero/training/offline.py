@@ -18,6 +18,12 @@ def phases(online: tuple[Phase, ...]) -> tuple[Phase, ...]:
     return tuple(phase._replace(collect=0) for phase in online if phase.learn)
 
 
+def eval_every(learning: tuple[Phase, ...], config: RunConfig) -> int:
+    """Iterations of `phases` between two evaluations: the share that the steps would be."""
+    iterations = sum(phase.iterations for phase in learning)
+    return max(1, iterations * config.eval_every // config.steps)
+
+
 def check(shapes, agent, env, config: RunConfig) -> None:
     """Whether an agent, whose learning state has these shapes, can go on from the run in
     `config.replay`.

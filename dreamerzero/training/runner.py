@@ -133,7 +133,7 @@ def run(
         work = _Run(agent, env, config, run_dir, shapes, display, signals)
         run_dir.mkdir(parents=True, exist_ok=True)  # only now that the run is planned
         with _alone(run_dir):
-            if not _check_folder(run_dir, config):
+            if not _check_folder(run_dir, config):  # another process may have begun one
                 config.write(run_dir)
             display.say(_announcement(config, shapes, size))
             return work.go(checkpoint_every, tensorboard)
@@ -158,10 +158,12 @@ class _Run:
         self.agent, self.env, self.config, self.run_dir = agent, env, config, run_dir
         self.shapes, self.display, self.signals = shapes, display, signals
         self.phases = agent.phases(config.steps // env.action_repeat)
+        eval_every = config.eval_every
         if config.replay:
             self.phases = offline.phases(self.phases)
+            eval_every = offline.eval_every(self.phases, config)
         self.steps_each = agent.num_envs * env.action_repeat  # taken for each that is collected
-        self.plan = stops(self.phases, self.steps_each, self._eval_every())
+        self.plan = stops(self.phases, self.steps_each, eval_every)
         self.position = Position()
         self.programs = {}  # compiled, by phase or by name
         self.sums = {}  # their names, by phase number
@@ -183,14 +185,6 @@ class _Run:
         summary = self._summary()
         configs.write_json(self.run_dir / SUMMARY, summary)
         return summary
-
-    def _eval_every(self) -> int:
-        """As `stops` wants it: without steps, the share of all iterations that they would be."""
-        config = self.config
-        if not config.replay:
-            return config.eval_every
-        iterations = sum(phase.iterations for phase in self.phases)
-        return max(1, iterations * config.eval_every // config.steps)
 
     def _work(self, carry: Carry, checkpoint_every: float) -> None:
         pace = 1  # iterations in about CHUNK_S
@@ -328,7 +322,7 @@ class _Run:
         carry = checkpoints.restore(checkpoint, Carry(self.shapes, sums))
         if self.envs and not hosting.restore(self.envs, checkpoint, carry.state):
             self.display.say(f"{self.env.name} cannot be saved: new episodes begin")
-            carry = carry.replace(state=self._begin(carry.state))
+            carry = carry.replace(state=self._begin(hosting.cut(carry.state)))
         return carry
 
     def _start(self) -> Carry:

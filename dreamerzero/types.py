@@ -190,6 +190,11 @@ class Phase(NamedTuple):
     repeats: int = 1
     prepare: str = ""
 
+    @property
+    def updates(self) -> int:
+        """How many updates an iteration makes."""
+        return self.repeats if self.learn else 0
+
 
 def strong(tree):
     """`tree` without weak types. A program that is called with its own result would otherwise be

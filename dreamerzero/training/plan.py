@@ -41,7 +41,6 @@ def stops(phases, steps_each: int, eval_every: int) -> tuple[Stop, ...]:
     plan, done, step, updates = [], 0, 0, 0
     for index, phase in enumerate(phases):
         taken = phase.collect * steps_each  # an iteration
-        learnt = phase.repeats if phase.learn else 0
         log_every = max(1, total // LOGS // taken if taken else phase.iterations // LEARNING_LOGS)
         eval_iterations = {
             -(-(mark - step) // taken)  # the first iteration to reach the mark
@@ -58,13 +57,13 @@ def stops(phases, steps_each: int, eval_every: int) -> tuple[Stop, ...]:
                     iteration=iteration,
                     done=done + iteration,
                     step=step + iteration * taken,
-                    updates=updates + iteration * learnt,
+                    updates=updates + iteration * phase.updates,
                     evaluate=iteration in eval_iterations,
                 )
             )
         done += phase.iterations
         step += phase.iterations * taken
-        updates += phase.iterations * learnt
+        updates += phase.iterations * phase.updates
     return (*plan[:-1], plan[-1]._replace(evaluate=True))
 
 

@@ -57,14 +57,16 @@ class Display:
         """Shows the figures of a `train` row from now on."""
         ended = [value for value in row["metrics"].get("episode_return", []) if value is not None]
         self.returns = f"{sum(ended) / len(ended):.4g}" if ended else self.returns
-        self.figures = (
-            f"return {self.returns} · "
-            f"{row['env_steps_per_s']:,.0f} env steps/s · {row['updates_per_s']:,.0f} updates/s"
+        speeds = (
+            f"{row[name]:,.0f} {unit}/s"
+            for name, unit in (("env_steps_per_s", "env steps"), ("updates_per_s", "updates"))
+            if row[name]
         )
+        self.figures = " · ".join((f"return {self.returns}", *speeds))
 
-    def advance(self, phase: str, done: int, step: int) -> None:
-        """`done` iterations are behind us, at environment step `step`."""
+    def advance(self, phase: str, done: int, place: str) -> None:
+        """`done` iterations are behind us, which is to say some `place`."""
         self.bar.update(self.task, description=phase, completed=done, figures=self.figures)
         if not self.live and time.monotonic() - self.spoke > EVERY:
             self.spoke = time.monotonic()
-            self.say(f"{phase} {done / self.total:.0%} · step {step:,} · {self.figures}")
+            self.say(f"{phase} {done / self.total:.0%} · {place} · {self.figures}")

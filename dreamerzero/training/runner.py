@@ -203,8 +203,7 @@ class _Run:
                 checkpoint_every = max(checkpoint_every, (saved - began) / SAVING_SHARE)
             if self.signals and not finished:
                 raise Interrupted(
-                    f"Stopped at step {self._step():,} of {self.plan[-1].step:,} and saved: "
-                    "repeat the command to go on.",
+                    f"Stopped at {self._place()} and saved: repeat the command to go on.",
                     self.signals[0],
                 )
 
@@ -228,7 +227,7 @@ class _Run:
         if wrong:
             sound = np.isfinite([sums[name] for name in wrong]).all(axis=0)
             raise self._diverged(" and ".join(wrong), sound)
-        self.display.advance(phase.name, self.position.done, self._step())
+        self.display.advance(phase.name, self.position.done, self._place())
         return carry, seconds
 
     def _log(self, stop: Stop, carry: Carry) -> Carry:
@@ -317,7 +316,7 @@ class _Run:
         saved = checkpoints.manifest(checkpoint)
         names = {field.name for field in dataclasses.fields(Position)}
         self.position = Position(**{name: saved[name] for name in names})
-        self.display.say(f"resuming at step {self._step():,}")
+        self.display.say(f"resuming at {self._place()}")
         sums = jax.eval_shape(self._zeros)
         carry = checkpoints.restore(checkpoint, Carry(self.shapes, sums))
         if self.envs and not hosting.restore(self.envs, checkpoint, carry.state):
@@ -361,7 +360,7 @@ class _Run:
         seeds = [self.config.seed + int(lane) for lane in np.flatnonzero(~sound)]
         good = checkpoints.latest(self._checkpoints)
         return TrainingDiverged(
-            f"{what} became NaN or infinite by step {self._step():,} (seed "
+            f"{what} became NaN or infinite by {self._place()} (seed "
             f"{', '.join(map(str, seeds))}). "
             + (f"The last good checkpoint is {good}." if good else "No checkpoint was saved yet.")
         )
@@ -412,10 +411,23 @@ class _Run:
 
     def _step(self) -> int:
         """Environment steps of one seed so far."""
+        return self._here().step
+
+    def _place(self) -> str:
+        """How far the run is: in steps of a seed, or where none are taken in updates."""
+        here, end = self._here(), self.plan[-1]
+        if end.step:
+            return f"step {here.step:,} of {end.step:,}"
+        return f"update {here.updates:,} of {end.updates:,}"
+
+    def _here(self) -> Stop:
+        """Where the run would stop if it stopped now."""
         stop = self._next_stop() or self.plan[-1]
-        phase = self.phases[stop.phase]
-        left = (stop.done - self.position.done) * phase.collect * self.steps_each
-        return stop.step - left
+        phase, left = self.phases[stop.phase], stop.done - self.position.done
+        return stop._replace(
+            step=stop.step - left * phase.collect * self.steps_each,
+            updates=stop.updates - left * phase.updates,
+        )
 
 
 def _check_folder(run_dir: Path, config: RunConfig) -> bool:

@@ -109,8 +109,8 @@ def stopped(monkeypatch, agent, env, config, run_dir, done):
     """Runs up to that iteration, one a chunk, where a signal arrives."""
     real = Display.advance
 
-    def advance(self, phase, now, step):
-        real(self, phase, now, step)
+    def advance(self, phase, now, place):
+        real(self, phase, now, place)
         if now == done:
             signal.raise_signal(signal.SIGTERM)
 

@@ -14,6 +14,7 @@ from dreamerzero.training import checkpoints, metrics, program, runner
 from dreamerzero.training import config as configs
 from dreamerzero.types import UsageError
 from tests.agents.test_muzero import SMALL
+from tests.training.test_runner import interrupt_at
 
 FIELDS = SMALL | {"train_ratio": 32.0}
 
@@ -62,6 +63,21 @@ def test_it_learns_and_takes_no_step(played, tmp_path):
     # The command line remembers what it learnt from, and a finished run is only shown again.
     assert configs.read(tmp_path / "run").replay == str(source_dir)
     assert run("muzero-reanalyse", tmp_path / "run", ActionProbe(), **settings)[-1] == summary
+
+
+def test_stopping_changes_nothing(played, monkeypatch, tmp_path, same):
+    source_dir, _ = played
+    settings = {"steps": 600, "replay": str(source_dir)}
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 23)
+        with pytest.raises(runner.Interrupted, match=r"at update \d+ of [\d,]+ and saved") as stop:
+            run("muzero-reanalyse", tmp_path / "run", ActionProbe(), **settings)
+    *resumed, summary = run("muzero-reanalyse", tmp_path / "run", ActionProbe(), **settings)
+    phase = resumed[0].phases(600)[1]
+    assert f"update {23 * phase.updates:,} of {summary['updates']:,} " in str(stop.value)
+    *straight, whole = run("muzero-reanalyse", tmp_path / "whole", ActionProbe(), **settings)
+    assert summary["returns"] == whole["returns"]
+    assert same(final(*resumed, tmp_path / "run"), final(*straight, tmp_path / "whole"))
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,8 @@ def interrupt_at(monkeypatch, done, number=signal.SIGINT):
     """Has the signal arrive after that many iterations, one iteration a chunk."""
     real = Display.advance
 
-    def advance(self, phase, now, step):
-        real(self, phase, now, step)
+    def advance(self, phase, now, place):
+        real(self, phase, now, place)
         if now == done:
             signal.raise_signal(number)
 

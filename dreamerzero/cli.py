@@ -142,6 +142,7 @@ def train(argv: list[str]) -> None:
     from dreamerzero import agents, envs
     from dreamerzero.training import config as configs
     from dreamerzero.training import dreams, runner
+    from dreamerzero.training.files import whole
     from dreamerzero.types import UsageError
     from dreamerzero.viz import curves
 
@@ -200,7 +201,7 @@ def train(argv: list[str]) -> None:
         quiet=options.quiet,
     )
     if not (run_dir / "curve.png").exists():
-        with _whole(run_dir / "curve.png") as partial:
+        with whole(run_dir / "curve.png") as partial:
             curves.plot([run_dir], partial)
     if dreams.can_dream(agent, env):
         _picture(agent, env, config, run_dir)
@@ -461,19 +462,12 @@ def _key(seed: int):
     return jax.random.key(seed)
 
 
-@contextlib.contextmanager
-def _whole(path: Path):
-    """Where to write a file that appears only when it is complete."""
-    partial = path.with_name(f"partial-{path.name}")
-    yield partial
-    partial.replace(path)
-
-
 def _picture(agent, env, config, run_dir: Path) -> None:
     """Leaves a dream of the first seed in the run's folder, if there is one to be drawn."""
     import jax
 
     from dreamerzero.training import config as configs
+    from dreamerzero.training.files import whole
     from dreamerzero.types import UsageError
     from dreamerzero.viz import dreams
 
@@ -483,7 +477,7 @@ def _picture(agent, env, config, run_dir: Path) -> None:
     params = configs.load_params(run_dir, config, agent, env)
     first = jax.tree.map(lambda leaf: leaf[0], params)
     try:
-        with _whole(path) as partial:
+        with whole(path) as partial:
             dreams.draw(agent, first, env, jax.random.key(0), partial)
     except UsageError as error:
         print(error, file=sys.stderr)

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 from dreamerzero import __version__, agents, envs
-from dreamerzero.training import checkpoints, program
+from dreamerzero.training import checkpoints, files, program
 from dreamerzero.types import UsageError
 
 CONFIG = "config.json"
@@ -47,7 +47,7 @@ class RunConfig:
         return jax.vmap(jax.random.key)(self.seed + jax.numpy.arange(self.num_seeds))
 
     def write(self, run_dir: Path) -> None:
-        write_json(run_dir / CONFIG, dataclasses.asdict(self))
+        files.write_json(run_dir / CONFIG, dataclasses.asdict(self))
 
 
 def make(
@@ -200,13 +200,6 @@ def last_checkpoint(run_dir: Path) -> Path:
     if checkpoint is None:
         raise UsageError(f"{run_dir} has no checkpoint yet: train it first.")
     return checkpoint
-
-
-def write_json(path: Path, content) -> None:
-    """Replaces a file in one step, so that it is never half written."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
 
 
 def _plain(value):

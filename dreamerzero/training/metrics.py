@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dreamerzero.training.files import whole
 from dreamerzero.types import UsageError
 
 METRICS = "metrics.jsonl"
@@ -89,9 +90,8 @@ class Writer:
                 "checkpoint was saved. Remove that one from checkpoints/ to go on from the one "
                 "before it, or all of them to begin anew; or give another --run-dir."
             )
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_text("".join(kept))
         self._file = path.open("a")
         self._board = board and board(str(run_dir / "tensorboard"), purge_step=step + 1)
 

@@ -32,6 +32,7 @@ from dreamerzero.training import (
     checkpoints,
     dreams,
     evaluation,
+    files,
     games,
     hosting,
     metrics,
@@ -183,7 +184,7 @@ class _Run:
             carry = carry or self._start()
             self._work(carry, checkpoint_every)
         summary = self._summary()
-        configs.write_json(self.run_dir / SUMMARY, summary)
+        files.write_json(self.run_dir / SUMMARY, summary)
         return summary
 
     def _work(self, carry: Carry, checkpoint_every: float) -> None:
@@ -449,7 +450,7 @@ def _check_folder(run_dir: Path, config: RunConfig) -> bool:
 
 def _holds_more(run_dir: Path) -> bool:
     """Whether there is more than what a process left that was killed while it wrote."""
-    return any(path.suffix != ".partial" for path in run_dir.iterdir())
+    return any(not path.name.startswith(files.PARTIAL) for path in run_dir.iterdir())
 
 
 def _read_summary(path: Path) -> dict:

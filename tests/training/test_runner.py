@@ -270,7 +270,7 @@ def test_a_folder_of_something_else_is_refused(agent, env, make_config, tmp_path
 
 
 def test_what_a_killed_process_left_is_no_hindrance(agent, env, make_config, tmp_path, few_rows):
-    (tmp_path / "config.partial").write_text("{")
+    (tmp_path / "partial-config.json").write_text("{")
     assert run(agent, env, make_config(), tmp_path)["steps"] == STEPS
 
 

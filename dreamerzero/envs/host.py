@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 import io
 import pickle
 import traceback
@@ -200,10 +201,40 @@ def face(name: str) -> HostEnv:
     for space in (env.observation_space, env.action_space):
         if np.any(getattr(space, "start", 0)):
             raise UsageError(f"{name}: {space} does not begin with 0. Let it do so.")
-    observation, _ = env.reset(seed=0)
+    observation = _begun(name, env)
     seen = jax.eval_shape(jnp.asarray, observation) if _plain(observation) else observation
     spec = describe(name, env.observation_space, seen, env.action_space)
+    _stepped(name, env, np.shape(observation))
     return HostEnv(spec, frames_per_s=round(env.metadata.get("render_fps") or 20))
+
+
+def _begun(name: str, env: gymnasium.Env):
+    """What an environment shows first, if it begins as gymnasium's do."""
+    try:
+        inspect.signature(env.reset).bind(seed=0)
+    except TypeError as error:
+        raise UsageError(
+            f"{name}: its reset takes no seed. Let it be reset(*, seed=None, options=None)."
+        ) from error
+    began = env.reset(seed=0)
+    if not isinstance(began, tuple) or len(began) != 2:
+        raise UsageError(f"{name}: its reset returns no pair. Return observation and info.")
+    return began[0]
+
+
+def _stepped(name: str, env: gymnasium.Env, shape: tuple) -> None:
+    """Takes a step, to see whether it leads on as gymnasium's do."""
+    after = env.step(env.action_space.sample())
+    if not isinstance(after, tuple) or len(after) != 5:
+        raise UsageError(
+            f"{name}: its step returns no five things. Return observation, reward, terminated, "
+            "truncated and info."
+        )
+    if np.shape(after[0]) != shape:
+        raise UsageError(
+            f"{name}: its step shows shape {np.shape(after[0])}, its reset {shape}. Let both show "
+            "the same."
+        )
 
 
 def _plain(observation) -> bool:

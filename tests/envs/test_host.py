@@ -63,6 +63,28 @@ class Talker(Clock):
     observation_space = gymnasium.spaces.Text(5)
 
 
+class Seedless(Clock):
+    def reset(self):
+        return super().reset()
+
+
+class Bare(Clock):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+
+
+class Old(Clock):
+    def step(self, action):
+        observation, reward, over, _, info = super().step(action)
+        return observation, reward, over, info
+
+
+class Growing(Clock):
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return np.append(observation, 0.0), *rest
+
+
 def name_of(kind):
     return f"{__name__}:{kind.__name__}"
 
@@ -220,6 +242,10 @@ def test_what_cannot_be_drawn_is_explained():
         ("Blackjack-v1", "only Box and Discrete"),
         (name_of(Talker), "only Box and Discrete"),
         (name_of(Lame), "does not begin with 0"),
+        (name_of(Seedless), "takes no seed"),
+        (name_of(Bare), "returns no pair"),
+        (name_of(Old), "no five things"),
+        (name_of(Growing), r"step shows shape \(3,\), its reset \(2,\)"),
     ],
 )
 def test_mistakes_are_explained(name, message):

@@ -54,7 +54,9 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x):
         dtype = self.dtype or compute_dtype()
-        return nn.Dense(self.features, kernel_init=fan_in(self.scale), dtype=dtype)(x)
+        layer = nn.Dense(self.features, kernel_init=fan_in(self.scale), dtype=dtype)
+        rows = x.reshape(-1, x.shape[-1])
+        return layer(rows).reshape(*x.shape[:-1], self.features)
 
 
 class NormAct(nn.Module):

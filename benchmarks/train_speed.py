@@ -63,7 +63,7 @@ def measure(name: str, env_name: str, steps: int, seeds: int) -> dict:
         "wall s": wall,
         "CPU s": cpu,
         "env steps/s": seeds * steps / wall,
-        "updates/s": seeds * sum(p.iterations * p.repeats for p in phases if p.learn) / wall,
+        "updates/s": seeds * sum(p.iterations * p.updates for p in phases) / wall,
         "peak MiB": peak / 2**20,
         "steps/s, learning nothing": acted / acting_s,
     }

@@ -66,7 +66,7 @@ class Chance(ValueEquivalent):
             return latent, (latent, afterstate)
 
         inputs = self._action(batch.action), codes
-        _, (latents, afterstates) = jax.lax.scan(body, root, inputs, unroll=True)
+        _, (latents, afterstates) = jax.lax.scan(body, root, inputs)
         chance, value = self._apply(params, ChanceNetworks.foretell, afterstates)
         happened = jax.lax.stop_gradient(codes)
         losses = {

@@ -254,7 +254,7 @@ class ValueEquivalent:
             state = self._apply(params, Networks.dynamics, halved(state), action)
             return state, state
 
-        states = jax.lax.scan(body, root, self._action(batch.action), unroll=True)[1]
+        states = jax.lax.scan(body, root, self._action(batch.action))[1]
         return states, self._remember(params, states) if self.prefix else None, {}
 
     def _root(self, state):
@@ -277,8 +277,7 @@ class ValueEquivalent:
             return self._apply(params, Networks.remember, memory, state)
 
         resets = jnp.arange(len(states)) % self.prefix == 0
-        memory = self._root(states[0]).memory
-        return jax.lax.scan(body, memory, (states, resets), unroll=True)[1]
+        return jax.lax.scan(body, self._root(states[0]).memory, (states, resets))[1]
 
     def _inconsistency(self, params, imagined, seen, real):
         """−cos `[...]` of latents `[..., latent]` with those of what was seen, which get no

@@ -19,11 +19,11 @@ from dreamerzero import agents, cli, envs, training
 from dreamerzero.envs.probes import BothEndsProbe
 from dreamerzero.training import checkpoints, dreams, hosting, metrics, program, runner
 from dreamerzero.training import config as configs
-from dreamerzero.training.progress import Display
 from dreamerzero.types import Discrete, UsageError
 from dreamerzero.viz import video
 from tests.envs.test_host import mujoco
 from tests.toy import Toy
+from tests.training.test_runner import interrupt_at
 
 SMALL = {
     "num_envs": 2,
@@ -107,16 +107,8 @@ def final(agent, env, config, run_dir):
 
 def stopped(monkeypatch, agent, env, config, run_dir, done):
     """Runs up to that iteration, one a chunk, where a signal arrives."""
-    real = Display.advance
-
-    def advance(self, phase, now, place):
-        real(self, phase, now, place)
-        if now == done:
-            signal.raise_signal(signal.SIGTERM)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Display, "advance", advance)
-        patch.setattr(runner, "CHUNK_S", 0.0)
+        interrupt_at(patch, done, signal.SIGTERM)
         with pytest.raises(training.Interrupted):
             runner.run(agent, env, config, run_dir, quiet=True)
 

@@ -19,5 +19,6 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content) -> None:
+    """Replaces a file in one step, so that it is never half written."""
     with whole(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")

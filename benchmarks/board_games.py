@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 import learning
-from common import report
+from common import arguments, report
 
 from dreamerzero.training.games import SIDES
 
@@ -27,6 +27,7 @@ RUNS = {
 
 
 def main():
+    arguments()
     tables = learning.recorded("board_games", "tables")
     ladders = learning.recorded("board_games", "ladders")
     for run, opponents in RUNS.items():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,18 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def arguments(name: str = "", nargs: int | str = "+") -> list[str]:
+    """What the command line says is `name`, and nothing else may be said; with `--help` the
+    script's docstring is shown, and no more is done."""
+    parser = argparse.ArgumentParser(
+        description=sys.modules["__main__"].__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if name:
+        parser.add_argument(name, nargs=nargs)
+    return getattr(parser.parse_args(), name, [])
 
 
 def machine() -> dict:

@@ -14,7 +14,7 @@ import time
 
 import jax
 import jax.numpy as jnp
-from common import report
+from common import arguments, report
 
 from dreamerzero.agents.dreamer import Dreamer
 from dreamerzero.types import Box, Discrete, EnvSpec, Rollout, TimeStep
@@ -26,6 +26,7 @@ REPEATS = 5  # of the loop
 
 
 def main():
+    arguments()
     rows = [measure(WALKER, capacity=20_000), measure(PICTURES, capacity=4096, conv="strided")]
     report("dreamer_step", rows, updates=UPDATES)
 

@@ -13,7 +13,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import RESULTS, report, timed
+from common import RESULTS, arguments, report, timed
 from matplotlib.figure import Figure
 
 from dreamerzero import agents, envs
@@ -86,6 +86,7 @@ def updates_to_near_optimal(agent, env, keys, optimal, limit):
 
 
 def main():
+    arguments()
     rows, panels = [], {}
 
     def note(experiment, variant, measure, values):

@@ -9,7 +9,7 @@ import time
 
 import jax
 import numpy as np
-from common import report, timed
+from common import arguments, report, timed
 
 from dreamerzero import agents, envs
 from dreamerzero.training.program import train
@@ -60,6 +60,7 @@ def loop_rate(env, planning_steps) -> float:
 
 
 def main():
+    arguments()
     env = envs.make("DynaMaze-v0")
     rows = []
     for planning_steps in (0, 10, 50):

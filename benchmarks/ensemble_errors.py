@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from common import RESULTS, report
+from common import RESULTS, arguments, report
 
 import dreamerzero as dz
 from dreamerzero.types import Transition
@@ -107,6 +107,7 @@ def measure(name: str, repeat: int, steps: int, seed: int) -> dict[str, np.ndarr
 
 
 def main():
+    arguments()
     rows, curves = [], {}
     for (name, repeat), steps in itertools.product(ENVS.items(), LEARNT):
         runs = [measure(name, repeat, steps, seed) for seed in range(SEEDS)]

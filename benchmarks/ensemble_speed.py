@@ -12,7 +12,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from common import report
+from common import arguments, report
 from peers import SIZES, mbrl, race, serve
 
 from dreamerzero.agents.mbpo import MBPO
@@ -23,6 +23,7 @@ CALLS = ("training step", "rollouts", "policy and rollouts", "update of SAC")
 
 
 def main():
+    arguments()
     rows = race({"ours": [sys.executable, __file__, "ours"], "mbrl": mbrl()}, CALLS)
     report("ensemble_speed", rows, sizes=SIZES)
 

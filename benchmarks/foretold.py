@@ -10,13 +10,12 @@ errors in points, over the games that last so long.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from common import report
+from common import arguments, report
 
 import dreamerzero as dz
 from dreamerzero.nn import distributions
@@ -107,4 +106,4 @@ def main(run_dirs):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(arguments("RUN"))

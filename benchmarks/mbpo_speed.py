@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 import jax
-from common import report
+from common import arguments, report
 from peers import race, serve
 
 import dreamerzero as dz
@@ -21,6 +21,7 @@ REFITS = 2  # in each of two goes, the first of which is not counted
 
 
 def main():
+    arguments()
     (row,) = race({"ours": [sys.executable, __file__, "ours"]}, ["step"], repeats=1)
     made = 1e3 / row["ours cpu ms"]
     report("mbpo_speed", [row | {"steps/CPU s": made, "ours/mbrl": made / MBRL}])

@@ -12,6 +12,8 @@ LOOKS = ("--eval-every", "5000")
 MINATAR = ("--eval-every", "15000", "--agent.train-ratio", "96")
 RANDOM_STARTS = ("--preset", "board", "--agent.openings", "0.9")
 OFFLINE = (*LOOKS, "--replay", str(RUNS / "muzero-CartPole-v1"))
+GRIDS = ("--eval-every", "3000")
+UNCHANGED = (*GRIDS, "--agent.augment", "False")
 SIBLINGS = (*LOOKS, "--agent.tree-range", "False", "--agent.td-steps", "30")
 
 
@@ -40,9 +42,12 @@ TASKS = (
     Task("efficientzero", "CartPole-v1", 40_000, 475.0, LOOKS, seeds=6),
     Task("efficientzero-v2", "Pendulum-v1", 30_000, -300.0, ("--eval-every", "3000")),
     Task("efficientzero-v2", "CartPole-v1", 40_000, 475.0, LOOKS),
-    # Augmentation changes no vectors. Without all other parts EfficientZero is MuZero.
+    # Without all of these parts EfficientZero is MuZero, but for augmentation, which changes no
+    # vectors.
     *map(without, ("consistency", "prefix", "off-policy")),
     without("tree-range", "False"),
+    Task("efficientzero", "Catch-bsuite", 30_000, 0.95, GRIDS, seeds=6),
+    Task("efficientzero", "Catch-bsuite", 30_000, 0.95, UNCHANGED, seeds=6, variant="no-augment"),
 )
 
 if __name__ == "__main__":

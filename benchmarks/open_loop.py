@@ -12,12 +12,11 @@ the mean of 8. The run is of one seed, for three times as long as it takes to le
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from common import report
+from common import arguments, report
 from flax import struct
 
 import dreamerzero as dz
@@ -77,4 +76,4 @@ def main(run_dir):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*arguments("RUN", 1))

@@ -12,7 +12,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
-from common import report
+from common import arguments, report
 from ensemble_speed import spec
 from peers import SIZES, mbrl, race, serve
 
@@ -25,6 +25,7 @@ AT_ONCE = 64
 
 
 def main():
+    arguments()
     rows = race({"ours": [sys.executable, __file__, "ours"], "mbrl": mbrl()}, ["plan"], repeats=5)
     alone, together = ([sys.executable, __file__, str(size)] for size in (1, AT_ONCE))
     (several,) = race({"at once": together, "alone": alone}, ["xs plan"])
@@ -94,7 +95,9 @@ def beginning(agent, size: int) -> tuple:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
+    if "ours" in sys.argv:
+        serve(ours())
+    elif sys.argv[-1].isdigit():
+        serve(acting(int(sys.argv[-1])))
     else:
-        serve(ours() if sys.argv[1] == "ours" else acting(int(sys.argv[1])))
+        main()

@@ -12,7 +12,7 @@ from itertools import permutations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import report
+from common import arguments, report
 from flax import struct
 
 import dreamerzero as dz
@@ -36,6 +36,7 @@ class Fixed:
 
 
 def main():
+    arguments()
     env = envs.make("2048-pgx")
     orders = {"at random": np.zeros(4)}
     # However the board is held: eight orders are one, and left comes first in it, up before down.

@@ -11,7 +11,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
-from common import report
+from common import arguments, report
 from peers import HERE, SAC_SIZES, python, race, serve
 
 from dreamerzero import agents, envs
@@ -23,6 +23,7 @@ SEEDS = 8
 
 
 def main():
+    arguments()
     rows = []
     for env in ("Pendulum-v1", "HalfCheetah-v5"):
         sides = {"ours": [sys.executable, __file__, env, "1"]}
@@ -78,4 +79,4 @@ def ours(name: str, seeds: int) -> dict:
 
 
 if __name__ == "__main__":
-    serve(ours(sys.argv[1], int(sys.argv[2]))) if len(sys.argv) > 1 else main()
+    serve(ours(sys.argv[1], int(sys.argv[2]))) if len(sys.argv) == 3 else main()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import learning
 import numpy as np
-from common import RESULTS, report
+from common import RESULTS, arguments, report
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -39,6 +39,7 @@ COLUMNS = ("env", "agent", "seeds", "threshold", "all seeds at", "of")
 
 
 def main():
+    arguments()
     curves = {}
     for source in SOURCES:
         curves |= learning.recorded(f"{source}_learning", "curves")

@@ -11,7 +11,7 @@ from functools import partial
 
 import jax
 import mctx
-from common import report
+from common import arguments, report
 
 from dreamerzero import agents, envs
 
@@ -21,6 +21,7 @@ REPEATS = 30
 
 
 def main():
+    arguments()
     env = envs.make("CartPole-v1")
     rows = []
     for search in ("gumbel", "puct"):

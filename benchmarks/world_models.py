@@ -15,7 +15,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from common import report
+from common import arguments, report
 
 from dreamerzero import agents, envs
 from dreamerzero.planning import Evolution
@@ -27,6 +27,7 @@ POPULATION, EPISODES, DREAMT = 64, 16, 100
 
 
 def main():
+    arguments()
     env = envs.make("TakeCover-v0")
     agent = agents.make(
         "world-models",

@@ -17,11 +17,10 @@ are evolved anew, and then play 100 real episodes:
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import jax
 import numpy as np
-from common import report
+from common import arguments, report
 from learning import RUNS, recorded
 
 import dreamerzero as dz
@@ -93,4 +92,4 @@ def awake(run_dir, fields: dict):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or [name for name in CONTROLLERS if run_of(name).exists()])
+    main(arguments("CONTROLLER", "*") or [name for name in CONTROLLERS if run_of(name).exists()])

@@ -15,7 +15,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import report
+from common import arguments, report
 from jax.scipy.stats import norm
 from learning import RUNS, recorded
 from world_models_learning import TASKS
@@ -106,6 +106,7 @@ def measure(run_dir) -> tuple[dict, list[dict]]:
 
 
 def main():
+    arguments()
     runs = [run for task in TASKS if (run := RUNS / task.name).exists()]
     if not runs:
         raise SystemExit(f"No run in {RUNS}: first python benchmarks/world_models_learning.py")

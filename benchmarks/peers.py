@@ -109,15 +109,16 @@ def serve(calls: dict[str, tuple[int, Callable]]) -> None:
         print(ANSWER + json.dumps({"cpu": cpu / count, "wall": wall / count}), flush=True)
 
 
-def race(sides: dict[str, list[str]], calls, repeats: int = REPEATS) -> list[dict]:
+def race(sides: dict[str, list[str]], calls, repeats: int = REPEATS, cores: int = 1) -> list[dict]:
     """What each side needs for each of `calls`: a row each.
 
     Args:
       sides: by name, the command of a process that `serve`s these calls; ours is the first.
+      cores: that all sides share. This process keeps to them too: it can race on fewer later.
     Returns:
       Rows with the milliseconds of every side, medians, and how often ours goes into the others'.
     """
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
     processes = {
         name: subprocess.Popen(
             command,

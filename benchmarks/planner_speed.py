@@ -26,12 +26,17 @@ AT_ONCE = 64
 
 def main():
     arguments()
-    rows = race({"ours": [sys.executable, __file__, "ours"], "mbrl": mbrl()}, ["plan"], repeats=5)
     alone, together = ([sys.executable, __file__, str(size)] for size in (1, AT_ONCE))
-    (several,) = race({"at once": together, "alone": alone}, ["xs plan"])
+    several = []
+    for cores in (2, 1):
+        (row,) = race({"at once": together, "alone": alone}, ["xs plan"], cores=cores)
+        several.append({"cores": cores} | row)
+    rows = race({"ours": [sys.executable, __file__, "ours"], "mbrl": mbrl()}, ["plan"], repeats=5)
     report("planner_speed", rows, several=several, sizes=SIZES)
-    ratio = several["alone/at once cpu"]
-    print(f"{AT_ONCE} plans at once take {ratio:.2f} times less CPU time each than one alone")
+    for row in several:
+        wall, cpu = (row[f"alone/at once {clock}"] for clock in ("wall", "cpu"))
+        rates = f"{wall:.2f} times the rate of plans alone, {cpu:.2f} times by CPU time"
+        print(f"{AT_ONCE} plans at once on {row['cores']} cores: {rates}")
 
 
 def ours() -> dict:

@@ -91,12 +91,14 @@ def acting(size: int) -> dict:
 
 
 def beginning(agent, size: int) -> tuple:
-    """What an agent that learnt nothing acts with in so many environments: parameters, what it
-    sees, and its memory."""
+    """What PETS acts with in so many environments: parameters, what it sees, and its memory."""
     no = jnp.zeros(size, bool)
     seen = jax.random.normal(jax.random.key(1), (size, *agent.spec.observation.shape))
     timestep = TimeStep(seen, jnp.zeros(size), no, no, no)
-    return jax.jit(agent.init)(jax.random.key(0)).params, timestep, agent.memory(size)
+    world = jax.jit(agent.init)(jax.random.key(0)).params["world"]
+    # It learnt nothing, but counts as fitted: before that PETS plans nothing.
+    world = world.replace(inputs=world.inputs.replace(count=jnp.ones(())))
+    return {"world": world}, timestep, agent.memory(size)
 
 
 if __name__ == "__main__":

@@ -205,20 +205,23 @@ class PETS:
         world = params["world"]
         step = partial(self.world.step, world)
         particles = 1 if self.propagation == "mean" else self.particles
+        plan_key, random_key = jax.random.split(key)
 
         def one(key, observation, memory):
             latent = Latent(observation, jnp.int32(-1))
             score = planning.scorer(step, latent, particles=particles)
             return self.plan(key, score, memory)
 
-        plan_key, random_key = jax.random.split(key)
-        keys = jax.random.split(plan_key, batch_size)
-        planned = jax.vmap(one)(keys, timestep.observation, memory)
+        def planned():
+            keys = jax.random.split(plan_key, batch_size)
+            return jax.vmap(one)(keys, timestep.observation, memory)
+
+        def anything():
+            shape = (batch_size, *self.spec.action.shape)
+            return jax.random.uniform(random_key, shape, minval=-1.0, maxval=1.0), memory
+
         # A world that was never fitted has opinions, but no reasons.
-        shape = (batch_size, *self.spec.action.shape)
-        anything = jax.random.uniform(random_key, shape, minval=-1.0, maxval=1.0)
-        fitted = partial(jnp.where, world.inputs.count > 0)
-        return ActorOutput(*jax.tree.map(fitted, planned, (anything, memory)))
+        return ActorOutput(*jax.lax.cond(world.inputs.count > 0, planned, anything))
 
     def plan(self, key, score, memory: Memory):
         """The first action `[A]` of the best plan, and what is left of it for the next step.

@@ -23,7 +23,9 @@ class RunningMoments:
     def of(rows, filled) -> RunningMoments:
         """Those of `rows [capacity, N]` that are `filled [capacity]`, and no others."""
         count = filled.sum().astype(jnp.float32)
-        mean = jnp.sum(jnp.where(filled[:, None], rows, 0.0), axis=0) / count
+        # From one of them on: sums of large numbers would lose how little these vary.
+        origin = rows[jnp.argmax(filled)]
+        mean = origin + jnp.sum(jnp.where(filled[:, None], rows - origin, 0.0), axis=0) / count
         squares = jnp.where(filled[:, None], jnp.square(rows - mean), 0.0)
         return RunningMoments(count, mean, squares.sum(axis=0))
 
@@ -44,9 +46,10 @@ class RunningMoments:
 
     @property
     def scale(self):
-        """The standard deviation `[N]`; 1 where nothing has varied yet."""
+        """The standard deviation `[N]`; 1 where nothing has varied yet, but by rounding."""
         variance = self.sum_squares / jnp.maximum(self.count, 1.0)
-        return jnp.where(variance > 1e-12, jnp.sqrt(variance), 1.0)
+        rounding = 1e-6 * jnp.maximum(jnp.abs(self.mean), 1.0)
+        return jnp.where(variance > jnp.square(rounding), jnp.sqrt(variance), 1.0)
 
     def normalise(self, x):
         """`x [..., N]` with mean 0 and variance 1; only centred while it has not varied."""

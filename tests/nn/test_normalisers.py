@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dreamerzero.nn.normalisers import ReturnRange, RunningMoments
 
@@ -32,6 +33,19 @@ def test_moments_are_those_of_everything_seen():
     np.testing.assert_allclose(normal[:, :2].std(0), 1.0, rtol=0.01)
     np.testing.assert_allclose(normal[:, 2], 0.0, atol=1e-5)  # a constant stays harmless
     np.testing.assert_allclose(moments.denormalise(normal), everything, rtol=1e-5)
+
+
+@pytest.mark.parametrize("number", [2_375, 20_000, 123_457])
+def test_what_never_varies_has_no_scale(number):
+    constants = np.geomspace(1e-3, 1e6, 40, dtype=np.float32)
+    rows = jnp.tile(constants, (number, 1))
+    stored = RunningMoments.of(rows, jnp.arange(number) < number - 100)
+    np.testing.assert_array_equal(stored.scale, 1.0)
+    np.testing.assert_allclose(stored.normalise(rows[:1]), 0.0, atol=1e-5)
+    seen = RunningMoments.init((40,))
+    for batch in np.array_split(rows, 7):
+        seen = seen.update(jnp.asarray(batch))
+    np.testing.assert_array_equal(seen.scale, 1.0)
 
 
 def test_moments_of_a_store_are_those_of_what_fills_it():

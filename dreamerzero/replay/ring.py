@@ -15,10 +15,13 @@ from flax import struct
 
 from dreamerzero.types import UsageError
 
+MANY = 2**30
+"""Beyond it a count falls back by whole rounds: in int32 it would soon be negative."""
+
 
 @struct.dataclass
 class Ring:
-    """`items` are `[capacity, ...]`; `count` is how many were ever added."""
+    """`items` are `[capacity, ...]`; `count` is how many were ever added, up to `MANY`."""
 
     items: Any
     count: jax.Array
@@ -53,7 +56,9 @@ def add(ring: Ring, items) -> Ring:
     stored = jax.tree.map(
         lambda store, new: store.at[slots].set(new, unique_indices=True), ring.items, items
     )
-    return Ring(stored, ring.count + slots.shape[0])
+    count = ring.count + slots.shape[0]
+    rounds = MANY // ring.capacity * ring.capacity
+    return Ring(stored, jnp.where(count >= rounds + ring.capacity, count - rounds, count))
 
 
 def sample(ring: Ring, key, batch_size: int, newest=None):

@@ -63,6 +63,19 @@ def test_draws_from_the_newest_alone():
         assert set(np.asarray(drawn["reward"]).astype(int)) == set(kept)
 
 
+def test_a_count_never_overflows():
+    """Near the end of int32 it goes on as a ring does that is not full of steps."""
+    full = ring.add(ring.init(EXAMPLE, CAPACITY), batch(0, CAPACITY))
+    rounds = ring.MANY // CAPACITY * CAPACITY
+    old, new = full.replace(count=jnp.int32(rounds + CAPACITY - 2)), full
+    old = ring.add(old, batch(100, 4))
+    new = ring.add(new.replace(count=jnp.int32(2 * CAPACITY - 2)), batch(100, 4))
+    assert old.count == CAPACITY + 2 and old.size == CAPACITY
+    jax.tree.map(np.testing.assert_array_equal, old.items, new.items)
+    drawn = ring.sample(old, jax.random.key(0), 100, newest=4)
+    assert set(np.asarray(drawn["reward"]).astype(int)) == {100, 101, 102, 103}
+
+
 def test_an_empty_ring_gives_zeros():
     drawn = ring.sample(ring.init(EXAMPLE, CAPACITY), jax.random.key(0), 4)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(drawn))

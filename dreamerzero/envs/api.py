@@ -133,7 +133,8 @@ class Env:
             return action
         space = self.environment.action_space(self.params)
         low, high = (jnp.asarray(bound, jnp.float32) for bound in (space.low, space.high))
-        return low + (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+        scaled = low + (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+        return jnp.clip(scaled, low, high)  # rounding can lead out of them
 
     def _timestep(self, observation, state, reward, terminated, truncated, is_first) -> TimeStep:
         # gymnax rewards and flags can be integers or weakly typed: one dtype keeps scans stable.
@@ -243,8 +244,10 @@ def describe(name, declared, actual, action_space, binary: bool = False, **rest)
 def _action(space, name) -> Box | Discrete:
     if isinstance(space, DISCRETE):
         return Discrete(int(space.n))
-    if not isinstance(space, BOX):
-        raise UsageError(f"{name}: the action space is {space!r}; only Box and Discrete can act.")
+    if not isinstance(space, BOX) or not np.issubdtype(space.dtype, np.floating):
+        raise UsageError(
+            f"{name}: the action space is {space!r}; only Discrete and Box of floats can act."
+        )
     if not np.all(np.isfinite([np.min(space.low), np.max(space.high)])):
         raise UsageError(f"{name}: the action bounds {space!r} are not finite; give finite ones.")
     return Box(tuple(space.shape), "float32", -1.0, 1.0)

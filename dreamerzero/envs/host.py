@@ -113,7 +113,7 @@ class HostEnvs:
         content = io.BytesIO()
         try:
             _Pickler(content).dump(self.envs)
-        except (TypeError, ValueError, AttributeError, NotImplementedError, pickle.PicklingError):
+        except Exception:  # whatever their parts raise that are bound to this process
             return None
         return zlib.compress(content.getvalue(), level=1)
 
@@ -145,7 +145,8 @@ class HostEnvs:
         if isinstance(self.env.spec.action, Discrete):
             return action
         low, high = self.envs[0].action_space.low, self.envs[0].action_space.high
-        return low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+        scaled = low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+        return np.clip(scaled, low, high)  # rounding can lead out of them
 
     def _timestep(self, observation, reward, terminated, truncated, is_first) -> TimeStep:
         """Of arrays `[K · B, ...]`, or of what all have in common."""
@@ -235,6 +236,8 @@ def _stepped(name: str, env: gymnasium.Env, shape: tuple) -> None:
             f"{name}: its step shows shape {np.shape(after[0])}, its reset {shape}. Let both show "
             "the same."
         )
+    if np.shape(after[1]) != ():
+        raise UsageError(f"{name}: its step pays {after[1]!r}. Let a reward be a number.")
 
 
 def _plain(observation) -> bool:

@@ -1,6 +1,7 @@
 """Environments on the host do what gymnasium's own loop does, and can be stopped in between."""
 
 import importlib.util
+import multiprocessing
 import sys
 from typing import ClassVar
 
@@ -53,6 +54,35 @@ class Stuck(Clock):
 
     def render(self):
         raise RuntimeError("no paint")
+
+
+class Locked(Clock):
+    """Holds what cannot be saved, for another reason."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
+        self.thing = multiprocessing.Lock()
+
+
+class Strict(Clock):
+    """Takes no action out of its bounds, to which rounding leads."""
+
+    action_space = gymnasium.spaces.Box(np.float32([-2.0]), np.float32([0.7]))
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        observation, _, *rest = super().step([0, 0])
+        return observation, 0.0, *rest
+
+
+class Whole(Clock):
+    action_space = gymnasium.spaces.Box(-100, 100, (1,), np.int8)
+
+
+class Generous(Clock):
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, np.array([reward]), *rest
 
 
 class Lame(Clock):
@@ -215,8 +245,14 @@ def test_what_was_saved_goes_on_to_the_bit(name):
         assert any(shown.is_first.any() for shown, _ in further)
 
 
-def test_what_cannot_be_saved_says_so():
-    assert opened(name_of(Stuck)).dump() is None
+@pytest.mark.parametrize("kind", [Stuck, Locked])
+def test_what_cannot_be_saved_says_so(kind):
+    assert opened(name_of(kind)).dump() is None
+
+
+@pytest.mark.parametrize("action", [-1.0, 1.0])
+def test_no_action_is_out_of_bounds(action):
+    opened(name_of(Strict)).step(np.full((*SEEDS.shape, 1), action, np.float32))
 
 
 def test_an_environment_of_ones_own_is_drawn():
@@ -245,6 +281,8 @@ def test_what_cannot_be_drawn_is_explained():
         (name_of(Seedless), "takes no seed"),
         (name_of(Bare), "returns no pair"),
         (name_of(Old), "no five things"),
+        (name_of(Whole), "only Discrete and Box of floats can act"),
+        (name_of(Generous), r"pays array\(.*Let a reward be a number"),
         (name_of(Growing), r"step shows shape \(3,\), its reset \(2,\)"),
     ],
 )

@@ -149,6 +149,12 @@ def phases(agent, steps: int, frames: int | None = None) -> tuple[Phase, Phase]:
     updates_per_step = agent.train_ratio * agent.num_envs / agent.replayed_per_update
     most = max(8, round(1 / updates_per_step))
     repeats, collect = Fraction(updates_per_step).limit_denominator(most).as_integer_ratio()
+    if 2 * collect * agent.num_envs > agent.capacity:
+        raise UsageError(
+            f"With train_ratio {agent.train_ratio} {agent.num_envs} environments collect {collect} "
+            f"steps each at a time, and capacity ({agent.capacity}) is at least twice as many. "
+            "Raise either."
+        )
     prefill = math.ceil(frames / collect)
     train = steps // (collect * agent.num_envs) - prefill
     if train < 1:
@@ -163,14 +169,20 @@ def phases(agent, steps: int, frames: int | None = None) -> tuple[Phase, Phase]:
 
 
 def check_refits(agent) -> None:
-    """Raises UsageError if `refit_every` steps cannot be shared by all environments, or the first
-    fit had nothing to learn from or to be judged by."""
+    """Raises UsageError if `refit_every` steps cannot be shared by all environments, or not be
+    held, or the first fit had nothing to learn from or to be judged by."""
     if agent.refit_every % agent.num_envs:
         raise UsageError(
             f"refit_every ({agent.refit_every}) must be a multiple of num_envs ({agent.num_envs})."
         )
     if agent.prefill < 2:
         raise UsageError(f"prefill is at least 2, or nothing is held out; got {agent.prefill}.")
+    collected = max(-(-agent.prefill // agent.num_envs) * agent.num_envs, agent.refit_every)
+    if agent.capacity < collected:
+        raise UsageError(
+            f"capacity ({agent.capacity}) must hold the {collected} steps that are collected "
+            "between two fits."
+        )
 
 
 def refits(agent, steps: int) -> tuple[int, int, int]:
@@ -180,7 +192,9 @@ def refits(agent, steps: int) -> tuple[int, int, int]:
     train = (steps - first * agent.num_envs) // agent.refit_every
     if train < 1:
         least = first * agent.num_envs + agent.refit_every
-        raise UsageError(f"These sizes need at least {least} steps; got {steps}.")
+        raise UsageError(
+            f"These sizes need at least {least} steps for each repeat of an action; got {steps}."
+        )
     return first, train, agent.refit_every // agent.num_envs
 
 

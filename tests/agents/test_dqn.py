@@ -206,6 +206,12 @@ def test_what_was_surprising_comes_again_and_what_was_no_step_does_not():
     assert np.isclose(masses.min(), 1e-3)  # no error, and the least of all priorities
 
 
+def test_a_replay_that_does_not_hold_what_is_collected_at_a_time_is_refused():
+    agent = small(envs.make("CartPole-v1"), train_ratio=0.001)
+    with pytest.raises(UsageError, match=r"With train_ratio 0.001 .* Raise either"):
+        agent.phases(10_000_000)
+
+
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [

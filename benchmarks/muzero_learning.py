@@ -23,6 +23,13 @@ def without(part: str, off: str = "0") -> Task:
     return Task("efficientzero", "CartPole-v1", 30_000, 475.0, options, seeds=6, variant=variant)
 
 
+def points(agent: str) -> list[Task]:
+    """2048, which takes two hours a seed."""
+    task = Task(agent, "2048-pgx", 200_000, 2000.0, ("--preset", "2048"), seeds=1)
+    other = task._replace(options=(*task.options, "--seed", "1"), variant="seed-1")
+    return [task, other]
+
+
 TASKS = (
     Task("muzero", "CartPole-v1", 60_000, 475.0, LOOKS, seeds=6),
     Task("muzero", "CartPole-v1", 60_000, 475.0, SIBLINGS, seeds=6, variant="siblings"),
@@ -37,8 +44,8 @@ TASKS = (
     Task("muzero", "ConnectFour-pgx", 1_000_000, 0.9, RANDOM_STARTS, seeds=2),
     Task("muzero", "Breakout-MinAtar", 150_000, 5.0, MINATAR, seeds=2),
     # A random player makes 1,091 points; `players_2048.py` knows a better one.
-    Task("muzero", "2048-pgx", 200_000, 2000.0, ("--preset", "2048"), seeds=1),
-    Task("muzero-stochastic", "2048-pgx", 200_000, 2000.0, ("--preset", "2048"), seeds=1),
+    *points("muzero"),
+    *points("muzero-stochastic"),
     Task("efficientzero", "CartPole-v1", 40_000, 475.0, LOOKS, seeds=6),
     Task("efficientzero-v2", "Pendulum-v1", 30_000, -300.0, ("--eval-every", "3000")),
     Task("efficientzero-v2", "CartPole-v1", 40_000, 475.0, LOOKS),

@@ -251,7 +251,8 @@ class PETS:
             limits = {"min_std": self.least_spread, "max_std": self.spread}
             plan = planning.mppi(key, score, *start, **sizes, temperature=self.optimism, **limits)
         kept = planning.shift(plan.elites[: len(memory.kept)])
-        return plan.actions[0], Memory(planning.shift(plan.mean, 0.0), kept)
+        end = None if self.planner == "icem" else 0.0
+        return plan.actions[0], Memory(planning.shift(plan.mean, end), kept)
 
     def observe(self, state: State, rollout: Rollout) -> State:
         return state.replace(replay=ring.add(state.replay, Transition.each(rollout)))

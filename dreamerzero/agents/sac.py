@@ -253,7 +253,8 @@ class SAC:
         action, log_prob = self._draw(params["actor"], key, batch.next_observation)
         value = self.values(slow_critic, batch.next_observation, action).min(axis=0)
         value -= jnp.exp(params["temperature"]) * log_prob
-        return batch.reward + self.discount * (1.0 - batch.terminated) * value
+        # An imagined state in which it is over need not be finite.
+        return batch.reward + self.discount * jnp.where(batch.terminated, 0.0, value)
 
     def values(self, critic, observation, action):
         """Both critics' values `[2, B]` of actions `[B, A]`."""

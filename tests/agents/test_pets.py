@@ -62,7 +62,8 @@ def test_every_planner_follows_what_its_world_rewards(pendulum, monkeypatch, pla
     assert abs(action.mean() - 0.6) < 0.1
     if planner != "random":
         np.testing.assert_allclose(memory.mean[:, :-1], 0.6, atol=0.15)
-        np.testing.assert_array_equal(memory.mean[:, -1], 0.0)
+        end = memory.mean[:, -2] if planner == "icem" else 0.0
+        np.testing.assert_array_equal(memory.mean[:, -1], end)
     kept = {"icem": 5}.get(planner, 0)
     assert memory.kept.shape == (16, kept, 4, 1)
     if kept:
@@ -141,6 +142,7 @@ def test_in_the_true_dynamics_it_swings_the_pendulum_up(pendulum, planner):
         ("Pendulum-v1", {"planner": "cme"}, "random, cem, icem, mppi"),
         ("Pendulum-v1", {"propagation": "ts2"}, "ts1, tsinf, mean"),
         ("Pendulum-v1", {"refit_every": 41}, "multiple of num_envs"),
+        ("Pendulum-v1", {"capacity": 39}, r"capacity \(39\) must hold the 40 steps"),
         ("Pendulum-v1", {"particles": 0}, "particles"),
         ("Pendulum-v1", {"units": 0}, "units is at least 1"),
         ("Pendulum-v1", {"optimism": 0.0}, "optimism is above 0"),

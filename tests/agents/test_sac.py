@@ -79,6 +79,9 @@ def test_critics_learn_the_soft_target_of_the_lesser_one(pendulum):
     value = np.minimum(*twins) - 0.1 * log_prob
     expected = batch.reward + 0.9 * np.where(batch.terminated, 0.0, value)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    burst = batch.replace(next_observation=jnp.full_like(batch.next_observation, jnp.nan))
+    found = agent.target(params, slow, key, burst)
+    np.testing.assert_allclose(found, np.where(batch.terminated, batch.reward, np.nan))
 
 
 def test_each_loss_changes_its_own_part_alone(pendulum):

@@ -411,10 +411,9 @@ def _result(result: dict, episodes: int) -> str:
 
 def _score(result: dict) -> str:
     """Games won, drawn and lost, over all seeds."""
-    lines = [
-        f"{result['agent']} on {result['env']} against {result['opponent']}: score "
-        f"{result['return_mean']:.3g} from −1 to 1"
-    ]
+    mean = result["return_mean"]
+    score = "undefined, no game ended" if mean is None else f"{mean:.3g} from −1 to 1"
+    lines = [f"{result['agent']} on {result['env']} against {result['opponent']}: score {score}"]
     for side in ("first", "second"):
         won, drawn, lost = map(sum, zip(*result[side]))
         lines.append(f"moving {side}: {won} won, {drawn} drawn, {lost} lost")

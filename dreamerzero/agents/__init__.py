@@ -6,7 +6,9 @@ import dataclasses
 import difflib
 
 import jax
+import numpy as np
 
+from dreamerzero import envs
 from dreamerzero.agents.alphazero import AlphaZero
 from dreamerzero.agents.dqn import DQN
 from dreamerzero.agents.dreamer import Dreamer
@@ -78,7 +80,24 @@ def make(name: str, env, preset: str | None = None, **fields) -> Agent:
         )
     agent = kind(spec=env.spec, **(kind.PRESETS[preset] | fields))
     agent.check()
+    if getattr(kind, "knows_rules", False):
+        _check_rules(name, env)
     return agent
+
+
+def _check_rules(name: str, env) -> None:
+    """Raises UsageError if the rules are not what the environment's name stands for: an agent is
+    told no more of them."""
+    try:
+        params = envs.make(env.name).params
+    except UsageError as error:
+        raise UsageError(f"{name} searches in the rules that an id stands for. {error}") from error
+    same = jax.tree.structure(params) == jax.tree.structure(env.params)
+    if not same or not all(jax.tree.leaves(jax.tree.map(np.array_equal, params, env.params))):
+        raise UsageError(
+            f"{name} searches in the rules that {env.name} stands for, and this one has parameters "
+            "of its own. Make them the defaults of a class."
+        )
 
 
 def find(name: str, preset: str | None = None) -> tuple[type, str]:

@@ -36,6 +36,7 @@ class AlphaZero(MuZero):
     }
 
     foresees: ClassVar[bool] = False
+    knows_rules: ClassVar[bool] = True  # see agents.make
 
     def check(self):
         super().check()

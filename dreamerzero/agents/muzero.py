@@ -242,7 +242,7 @@ class MuZero:
         if not self.sampling and not isinstance(self.spec.action, Discrete):
             raise UsageError(
                 f"muzero searches over discrete actions; {self.spec.name} wants "
-                f"{self.spec.action}. Try muzero-sampled there."
+                f"{self.spec.action}. Try muzero-sampled there, or samples above 0."
             )
         sequences.check_choices(self, CHOICES)
         shape = self.spec.observation.shape
@@ -265,7 +265,7 @@ class MuZero:
             raise UsageError(
                 f"{self.spec.name} forbids moves, and sampled actions know of no rule. Try muzero."
             )
-        if not 0 <= self.policy_samples <= self.samples:
+        if self.sampling and not 0 <= self.policy_samples <= self.samples:
             raise UsageError(
                 f"policy_samples is from 0 to samples, {self.samples} here; got "
                 f"{self.policy_samples}."
@@ -278,15 +278,18 @@ class MuZero:
         sequences.check_not_negative(
             self, "consistency", "reconstruction", "priority", "off_policy", "learning_rate"
         )
+        sequences.check_not_negative(self, "value_scale", "reward_scale", "weight_decay")
+        sequences.check_not_negative(self, "correction", "stale", "warmup")
         if self.reanalysed and not self._again:
             raise UsageError(
                 f"reanalysed {self.reanalysed} of batch_size {self.batch_size} is less than a "
-                "window. Give it a larger share, or 0."
+                "window. Give it a larger share, or 0 without mixed."
             )
         if self.mixed and not self.reanalysed:
             raise UsageError(
                 f"mixed values are those of new searches, and reanalysed {self.reanalysed} of "
-                f"batch_size {self.batch_size} asks for none. Give it a larger share."
+                f"batch_size {self.batch_size} asks for none. Give it a larger share, or leave "
+                "mixed False."
             )
 
     @property

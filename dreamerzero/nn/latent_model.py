@@ -72,7 +72,7 @@ class Networks(nn.Module):
             self.lstm = nn.OptimizedLSTMCell(self.latent, recurrent_kernel_init=fan_in())
         if self.projects:
             self.projector = MLP(2, self.units, self.units)
-            self.predictor = MLP(1, self.units // 2, self.units)
+            self.predictor = MLP(1, max(1, self.units // 2), self.units)
         if self.shows:
             shape = self.observation.shape  # of a resnet each place shows what is there
             self.decoder = MLP(2, self.units, math.prod(shape if self.body == "mlp" else shape[2:]))

@@ -37,7 +37,7 @@ class Duel(Environment):
 
     The parameters of this environment are the board's and the opponent's. `side` is 0 for an agent
     that moves first, 1 for one that moves second, None for either by chance. The first `opening`
-    moves, too few to end a game, are at random.
+    moves are at random, too few to end a game but by passing twice.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ def _duel(board: Environment, opponent: Opponent, side: int | None, opening: int
 
 
 def duel(env: Env, opponent: Opponent, params=0, side: int | None = None, opening: int = 0) -> Env:
-    """The game `env` against an opponent with its params, see `Duel`; returns are −1, 0 and 1."""
+    """The game `env` against an opponent with its params, see `Duel`. A return above 0 is a win."""
     environment = _duel(env.environment, opponent, side, opening)
     return env.replace(environment=environment, params=(env.params, params))
 
@@ -238,7 +238,8 @@ def results(
         keys = jax.random.split(jax.random.fold_in(key, side), lanes)
         arena = duel(env, against, rival, side, opening)
         returns = evaluation.evaluate_lanes(agent, params, arena, keys, episodes=games)
-        table[name] = np.stack([(returns == score).sum(axis=1) for score in (1, 0, -1)], axis=1)
+        won = np.sign(returns)
+        table[name] = np.stack([(won == score).sum(axis=1) for score in (1, 0, -1)], axis=1)
     return table
 
 

@@ -113,3 +113,11 @@ def test_it_needs_rules():
         agents.make("alphazero", envs.make("CartPole-v1"))
     with pytest.raises(UsageError, match="no reanalysed"):
         agents.make("alphazero", envs.make("TicTacToe-pgx"), reanalysed=0.5)
+    tic_tac_toe = envs.make("TicTacToe-pgx")
+    with pytest.raises(UsageError, match=r"parameters of its own\. Make them the defaults"):
+        agents.make(
+            "alphazero",
+            tic_tac_toe.replace(params=tic_tac_toe.params.replace(max_steps_in_episode=7)),
+        )
+    with pytest.raises(UsageError, match=r"that an id stands for\. Cannot build"):
+        agents.make("alphazero", envs.wrap(tic_tac_toe.environment))

@@ -225,6 +225,7 @@ def test_the_slow_world_follows_and_plays():
         ("CartPole-v1", {"cooling": 0.0}, "cooling is above 0"),
         ("CartPole-v1", {"priority": -1.0}, "priority is 0 or more"),
         ("CartPole-v1", {"reanalysed": 0.001}, "less than a window"),
+        ("CartPole-v1", {"correction": -1.0}, "correction is 0 or more"),
         ("CartPole-v1", {"encoder": "lines"}, "lines reads grids.*Leave encoder at conv"),
         ("CartPole-pixels", {"encoder": "lines"}, "smaller than pictures"),
         ("CartPole-pixels", {"reconstruction": 1.0}, "smaller than pictures.*Leave reconstruction"),

@@ -78,12 +78,15 @@ class Nim(Environment):
 
     players = 2
 
+    def __init__(self, prize=1.0):
+        self.prize = prize
+
     def reset_env(self, key, params):
         return self._seen(jnp.int32(10)), jnp.int32(10)
 
     def step_env(self, key, state, action, params):
         left = state - action - 1
-        return self._seen(left), left, jnp.float32(left == 0), left <= 0, {}
+        return self._seen(left), left, jnp.float32(self.prize * (left == 0)), left <= 0, {}
 
     def _seen(self, left):
         return jax.nn.one_hot(left, 11)
@@ -110,6 +113,7 @@ def test_a_game_of_ones_own_has_opponents():
     env = envs.make(Nim())
     assert match(env, master, games.random_player)["first"] == [64, 0, 0]
     assert match(env, master, master) == {"first": [64, 0, 0], "second": [0, 0, 64]}
+    assert match(envs.make(Nim(10.0)), master, master)["first"] == [64, 0, 0]
     agent = agents.make("muzero", env, num_envs=4, capacity=4000, simulations=4)
     state, _ = training.train(agent, env, jax.random.key(0), steps=400)
     returns = training.evaluate(agent, state.agent.params, games.opposed(env), jax.random.key(1))

@@ -5,7 +5,8 @@ Model".
 
   policy   π from a search of the slow world in every replayed state, not from the one that chose
 
-All else is `muzero.py`'s, where values are bootstrapped anew in any case. Since nothing but actions
+All else is `muzero.py`'s, where values are bootstrapped anew in any case, and where nothing is
+learnt of moves at random that began a game (`openings`), also not here. Since nothing but actions
 and what came of them is taken from the past, it can learn from another run alone (`--replay`): then
 it is MuZero Unplugged.
 """

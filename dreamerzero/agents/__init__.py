@@ -80,7 +80,7 @@ def make(name: str, env, preset: str | None = None, **fields) -> Agent:
         )
     agent = kind(spec=env.spec, **(kind.PRESETS[preset] | fields))
     agent.check()
-    if getattr(kind, "knows_rules", False):
+    if not getattr(kind, "foresees", True):
         _check_rules(name, env)
     return agent
 

@@ -35,8 +35,7 @@ class AlphaZero(MuZero):
         "2048": MuZero.PRESETS["2048"] | {"reconstruction": 0.0}
     }
 
-    foresees: ClassVar[bool] = False
-    knows_rules: ClassVar[bool] = True  # see agents.make
+    foresees: ClassVar[bool] = False  # the rules do, see agents.make
 
     def check(self):
         super().check()

@@ -133,8 +133,7 @@ class Env:
             return action
         space = self.environment.action_space(self.params)
         low, high = (jnp.asarray(bound, jnp.float32) for bound in (space.low, space.high))
-        scaled = low + (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
-        return jnp.clip(scaled, low, high)  # rounding can lead out of them
+        return scaled(jnp.asarray(action), low, high)
 
     def _timestep(self, observation, state, reward, terminated, truncated, is_first) -> TimeStep:
         # gymnax rewards and flags can be integers or weakly typed: one dtype keeps scans stable.
@@ -147,6 +146,12 @@ class Env:
             legal=self.environment.legal_actions(state) if self.spec.masked else None,
             state=strong(state) if self.spec.masked else None,
         )
+
+
+def scaled(action, low, high):
+    """Actions in [−1, 1] within an environment's own bounds; arrays of numpy or of JAX."""
+    own = low + (action.clip(-1.0, 1.0) + 1.0) / 2.0 * (high - low)
+    return own.clip(low, high)  # rounding can lead out of them
 
 
 def wrap(

@@ -24,7 +24,7 @@ from flax import struct
 from gymnasium.envs.registration import find_highest_version, parse_env_id
 from gymnasium.utils import EzPickle
 
-from dreamerzero.envs.api import describe, instance
+from dreamerzero.envs.api import describe, instance, scaled
 from dreamerzero.types import Discrete, EnvSpec, TimeStep, UsageError, static
 
 PREFIX = "gymnasium/"
@@ -144,9 +144,8 @@ class HostEnvs:
         """From the agent's [−1, 1] to the environment's own bounds; integers pass."""
         if isinstance(self.env.spec.action, Discrete):
             return action
-        low, high = self.envs[0].action_space.low, self.envs[0].action_space.high
-        scaled = low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
-        return np.clip(scaled, low, high)  # rounding can lead out of them
+        space = self.envs[0].action_space
+        return scaled(action, space.low, space.high)
 
     def _timestep(self, observation, reward, terminated, truncated, is_first) -> TimeStep:
         """Of arrays `[K · B, ...]`, or of what all have in common."""

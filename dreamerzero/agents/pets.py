@@ -29,7 +29,6 @@ from dreamerzero.agents import sequences
 from dreamerzero.replay import ring
 from dreamerzero.types import (
     ActorOutput,
-    Discrete,
     EnvSpec,
     Metrics,
     Phase,
@@ -146,20 +145,12 @@ class PETS:
 
     def check(self):
         """Raises UsageError for what no run could make sense of."""
-        if isinstance(self.spec.action, Discrete) or not self.spec.action.shape:
-            raise UsageError(
-                f"pets searches over vectors of continuous actions; {self.spec.name} wants "
-                f"{self.spec.action}. Try dqn or muzero there."
-            )
+        sequences.check_shooting(self, "pets", "dqn or muzero")
         self.world.check()
         sequences.check_choices(self, {"planner": PLANNERS, "propagation": PARTICLES})
         sequences.check_sizes(self, "num_envs", "capacity", "batch_size", "refit_every")
-        sequences.check_sizes(self, "particles", "planned", "iterations", "units")
+        sequences.check_sizes(self, "particles", "units")
         sequences.check_positive(self, "spread", "optimism")
-        if not 0 < self.elites <= self.population:
-            raise UsageError(
-                f"elites ({self.elites}) must be from 1 to population ({self.population})."
-            )
         sequences.check_shares(self, "kept", "momentum", "discount")
         sequences.check_not_negative(self, "learning_rate")
         if self.decay < 1.0:

@@ -31,13 +31,11 @@ from dreamerzero.planning import cem, scorer
 from dreamerzero.replay import sequence
 from dreamerzero.types import (
     ActorOutput,
-    Discrete,
     EnvSpec,
     Metrics,
     Phase,
     Rollout,
     TimeStep,
-    UsageError,
     static,
 )
 from dreamerzero.worlds.rssm import RSSM
@@ -137,21 +135,12 @@ class PlaNet:
 
     def check(self):
         """Raises UsageError for what no run could make sense of."""
-        sequences.check_sizes(self, "batch_length", "planned", "iterations")
-        sequences.check_sizes(self, "deter", "hidden", "stoch")
+        sequences.check_sizes(self, "batch_length", "deter", "hidden", "stoch")
         sequences.check(self, "planet")
+        sequences.check_shooting(self, "planet", "dreamer")
         sequences.check_positive(self, "horizon", "clip")
         sequences.check_not_negative(self, "learning_rate", "noise")
         sequences.check_choices(self, {"conv": CONVS})
-        if isinstance(self.spec.action, Discrete) or not self.spec.action.shape:
-            raise UsageError(
-                f"planet searches over vectors of continuous actions; {self.spec.name} wants "
-                f"{self.spec.action}. Try dreamer there."
-            )
-        if not 0 < self.elites <= self.population:
-            raise UsageError(
-                f"elites ({self.elites}) must be from 1 to population ({self.population})."
-            )
 
     @property
     def world(self) -> RSSM:

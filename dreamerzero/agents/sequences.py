@@ -12,7 +12,7 @@ from flax import struct
 
 from dreamerzero.nn.normalisers import RunningMoments
 from dreamerzero.replay import sequence
-from dreamerzero.types import Box, EnvSpec, Phase, Rollout, TimeStep, UsageError
+from dreamerzero.types import Box, Discrete, EnvSpec, Phase, Rollout, TimeStep, UsageError
 from dreamerzero.worlds.rssm import RSSM, Latent
 
 
@@ -84,6 +84,20 @@ def check_replay(agent) -> None:
     """Raises UsageError for a replay that holds nothing or is not learnt from."""
     check_sizes(agent, "num_envs", "batch_size", "capacity")
     check_positive(agent, "train_ratio")
+
+
+def check_shooting(agent, name: str, instead: str) -> None:
+    """Raises UsageError for actions and sizes that no shooting planner could make sense of."""
+    if isinstance(agent.spec.action, Discrete) or not agent.spec.action.shape:
+        raise UsageError(
+            f"{name} searches over vectors of continuous actions; {agent.spec.name} wants "
+            f"{agent.spec.action}. Try {instead} there."
+        )
+    check_sizes(agent, "planned", "iterations")
+    if not 0 < agent.elites <= agent.population:
+        raise UsageError(
+            f"elites ({agent.elites}) must be from 1 to population ({agent.population})."
+        )
 
 
 def check_sizes(agent, *fields: str) -> None:

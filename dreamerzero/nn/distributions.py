@@ -61,24 +61,22 @@ def tempered(policy: distrax.Distribution, temperature) -> distrax.Distribution:
     return distrax.Independent(distrax.Normal(normal.loc, normal.scale * temperature**0.5), 1)
 
 
-def mixture(outputs, temperature=1.0) -> distrax.Distribution:
+def mixture(outputs) -> distrax.Distribution:
     """Independent mixtures of normals, one for each of D numbers, of `outputs [..., D, 3, K]`: the
-    logits, means and log σ of K normals each.
-
-    At a temperature τ logits are divided by τ and σ is multiplied by √τ (Ha & Schmidhuber 2018,
-    appendix A.2): above 1 there is more chance, and near 0 only the likeliest mean.
-    """
+    logits, means and log σ of K normals each."""
     logits, mean, log_std = jnp.moveaxis(outputs, -2, 0)
-    each = distrax.MixtureSameFamily(
-        distrax.Categorical(logits=logits / temperature),
-        distrax.Normal(mean, jnp.exp(log_std) * jnp.sqrt(temperature)),
-    )
+    normals = distrax.Normal(mean, jnp.exp(log_std))
+    each = distrax.MixtureSameFamily(distrax.Categorical(logits=logits), normals)
     return distrax.Independent(each, 1)
 
 
 def mixture_sample(key, outputs, temperature=1.0):
-    """A sample `[..., D]` of `mixture(outputs, temperature)`, with 2 random numbers for each of its
-    own and not 2 K: in a dream they are most of the work."""
+    """A sample `[..., D]` of `mixture(outputs)`, with 2 random numbers for each of its own and not
+    2 K: in a dream they are most of the work.
+
+    At a temperature τ logits are divided by τ and σ is multiplied by √τ (Ha & Schmidhuber 2018,
+    appendix A.2): above 1 there is more chance, and near 0 only the likeliest mean.
+    """
     logits, mean, log_std = jnp.moveaxis(outputs, -2, 0)
     which_key, noise_key = jax.random.split(key)
     below = jnp.cumsum(jax.nn.softmax(logits / temperature), axis=-1)

@@ -24,7 +24,7 @@ def without(part: str, off: str = "0") -> Task:
 
 
 def points(agent: str) -> list[Task]:
-    """2048, which takes two hours a seed."""
+    """2048, which takes one hour or two a seed."""
     task = Task(agent, "2048-pgx", 200_000, 2000.0, ("--preset", "2048"), seeds=1)
     other = task._replace(options=(*task.options, "--seed", "1"), variant="seed-1")
     return [task, other]

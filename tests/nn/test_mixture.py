@@ -1,4 +1,4 @@
-"""Mixtures of normals, against scipy and against their own density."""
+"""Mixtures of normals, their density and their samples, against scipy."""
 
 import jax
 import jax.numpy as jnp
